@@ -1,0 +1,226 @@
+//! The vocabulary of the wire protocol: what a client or a peer asks of a worker, and what it answers.
+
+use bytes::Bytes;
+use penstock_placement::{MemberList, PlacementKey};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bytes of one extent, the unit of placement.
+pub const EXTENT: u64 = 4 << 20;
+/// Bytes of one page, the unit of fetching and of presence.
+pub const PAGE: u64 = 256 << 10;
+/// The most a single [`Request::Read`] may ask for: it never crosses an extent.
+pub const MAX_READ: u64 = EXTENT;
+
+/// A path inside a Dataset: bytes as the UFS has them, no leading or trailing slash; the root is empty.
+pub type Path = Vec<u8>;
+
+/// What identifies the content of an object: its ETag where the UFS has one, else `mtime-size`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub String);
+
+/// The 128-bit hash of (mount source, path in the mount, version); names the cached file and places its extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectKey(pub u128);
+
+impl ObjectKey {
+    /// `source` is the mount's `mountPoint` as written, so that a mount pointed elsewhere never meets old pages.
+    pub fn new(source: &str, path: &[u8], version: &Version) -> Self {
+        let mut hash = Xxh3::new();
+        for part in [source.as_bytes(), path, version.0.as_bytes()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Self(hash.digest128())
+    }
+
+    /// Where the extent that holds byte `offset` is placed.
+    pub fn placement(self, offset: u64) -> PlacementKey {
+        PlacementKey::extent(self.0, offset / EXTENT)
+    }
+}
+
+/// One version of one UFS file, as a reader names it when it asks for bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Object {
+    pub key: ObjectKey,
+    pub path: Path,
+    pub version: Version,
+    pub size: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+}
+
+/// What `stat` tells of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    pub kind: Kind,
+    /// Bytes; for a symlink the length of its target, for a directory 0.
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    pub mtime_ns: i64,
+    /// Permission bits only (`0o7777`).
+    pub mode: u32,
+    /// Set for files: what to ask bytes by.
+    pub object: Option<(ObjectKey, Version)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// One path segment, never empty, `.` or `..`, without `/` and NUL.
+    pub name: Vec<u8>,
+    pub attr: Attr,
+}
+
+/// How the reader goes through the object; decides how much a miss fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pattern {
+    /// A miss fetches the pages that were asked for.
+    Random,
+    /// A miss fetches the rest of the extent in one request to the UFS.
+    Sequential,
+}
+
+/// How far a worker may go for bytes it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// Answer from the store or with [`Failure::NotCached`]: what a new owner asks a former one.
+    Cache,
+    /// Store, then former owners, then the UFS; what is fetched is kept.
+    Ufs,
+}
+
+/// Who may send a request: a mount (`Client`) reads; peers and the operator (`Peer`) may do all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    Client,
+    Peer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The member list and the Dataset's facts that a mount needs. Any worker answers.
+    Describe,
+    /// Attributes of one path; asked of its directory's owner. A client follows the order of [`MemberList::ranked`].
+    Stat { path: Path },
+    /// Entries of a directory in byte order of their names, those after `after`, at most `limit`.
+    List { path: Path, after: Option<Vec<u8>>, limit: u32 },
+    /// The target of a symlink.
+    ReadLink { path: Path },
+    /// Bytes `offset..offset + len` of an object; never crosses an extent, and never the end of the object.
+    Read { object: Object, offset: u64, len: u32, pattern: Pattern, reach: Reach },
+    /// Unix socket only: a read-only descriptor of the object's cached file. [`Failure::NotCached`] unless complete.
+    OpenLocal { object: Object },
+    /// Peer only: take the new member list (an older one is ignored).
+    SetMembers(MemberList),
+    /// Peer only: this worker's numbers.
+    Stats,
+    /// Peer only: hand every extent that the present list gives to others over to them. Answers at once; progress in
+    /// [`Stats::handover`]. Idempotent.
+    Drain,
+    /// Peer only: keep these bytes (page-aligned; whole pages but for the object's last) as owner.
+    Push { object: Object, offset: u64, data: Bytes },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Description(Description),
+    Attr(Attr),
+    Entries { entries: Vec<Entry>, more: bool },
+    Target(Vec<u8>),
+    Data(Bytes),
+    /// The descriptor travels beside this message (`SCM_RIGHTS`).
+    Descriptor,
+    Stats(Box<Stats>),
+    Done,
+}
+
+/// What a mount learns first, and again whenever an answer carries a newer epoch than it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub dataset: String,
+    pub members: MemberList,
+    /// How long attributes and names stay good; `None` for a static Dataset.
+    pub revalidate_ms: Option<u64>,
+    /// Owner of all files as a mount shows them.
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Why a request was not answered. The transport has failures of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("not a directory")]
+    NotADirectory,
+    #[error("the object changed in the UFS since it was opened")]
+    Stale,
+    #[error("the UFS denies access: {0}")]
+    Denied(String),
+    #[error("not cached here")]
+    NotCached,
+    #[error("the worker cannot answer now: {0}")]
+    Unavailable(String),
+    #[error("the UFS failed: {0}")]
+    Ufs(String),
+    #[error("bad request: {0}")]
+    BadRequest(String),
+}
+
+/// One worker's numbers; counters since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub epoch: u64,
+    pub tiers: Vec<TierStats>,
+    /// Bytes of this Dataset that are present here, over all tiers.
+    pub cached_bytes: u64,
+    /// Bytes served to mounts and peers.
+    pub served_bytes: u64,
+    /// Bytes served from the store, and those that had to be fetched.
+    pub hit_bytes: u64,
+    pub miss_bytes: u64,
+    /// Where the fetched bytes came from.
+    pub ufs_bytes: u64,
+    pub peer_bytes: u64,
+    pub ufs_errors: u64,
+    /// Per mount: `None` when it answers, else what the UFS said when last asked.
+    pub mounts: Vec<MountStats>,
+    /// Bytes and files known of the UFS, when a full count exists.
+    pub ufs_total_bytes: Option<u64>,
+    pub ufs_files: Option<u64>,
+    pub handover: Handover,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierStats {
+    pub medium: String,
+    pub quota_bytes: u64,
+    /// Bytes the tier takes on its medium, overhead counted.
+    pub used_bytes: u64,
+    /// What keeps the tier from being used, if anything ("not writable", "smaller than its quota").
+    pub trouble: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStats {
+    /// Path of the mount in the Dataset.
+    pub path: String,
+    pub source: String,
+    pub trouble: Option<String>,
+}
+
+/// Progress of a [`Request::Drain`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    pub running: bool,
+    /// The member-list epoch that the last finished hand-over was for; 0 when there was none.
+    pub finished_epoch: u64,
+    pub moved_bytes: u64,
+    pub left_bytes: u64,
+}
