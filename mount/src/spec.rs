@@ -1,0 +1,95 @@
+//! What a mount process is told: one JSON document on its standard input, so that the key is on no command line.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that one mounted Dataset needs. Unknown fields are refused: plugin and mount process are one binary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MountSpec {
+    /// `namespace/name`.
+    pub dataset: String,
+    /// First contacts, `host:port`: the ClusterIP service, or any workers. The member list is learnt from them.
+    pub endpoints: Vec<String>,
+    pub client_key: KeyHex,
+    /// Holds `POD_UID/worker.sock` for each worker of this Dataset on this node.
+    #[serde(default)]
+    pub socket_dir: Option<PathBuf>,
+    #[serde(default = "yes")]
+    pub read_only: bool,
+    /// Whether users other than the one who mounted may look inside. (An option of the mount itself: who opens
+    /// `/dev/fuse` passes it to mount(2).)
+    #[serde(default = "yes")]
+    pub allow_other: bool,
+    #[serde(default)]
+    pub tuning: Tuning,
+}
+
+/// Knobs that have good defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tuning {
+    /// The most bytes that readahead keeps for one open file.
+    pub readahead_bytes: u64,
+    /// The most bytes that readahead keeps for all open files together.
+    pub readahead_total_bytes: u64,
+    /// How long a request is tried again while workers cannot be reached, milliseconds; then EIO.
+    pub patience_ms: u64,
+    /// How long one attempt at one worker may take, milliseconds.
+    pub attempt_ms: u64,
+    pub passthrough: Passthrough,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            readahead_bytes: 16 << 20,
+            readahead_total_bytes: 256 << 20,
+            patience_ms: 60_000,
+            attempt_ms: 30_000,
+            passthrough: Passthrough::Auto,
+        }
+    }
+}
+
+/// Whether complete local files are read by the kernel without this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum Passthrough {
+    /// Where kernel and rights allow it.
+    #[default]
+    Auto,
+    Off,
+}
+
+/// The client key, 32 bytes in hex. Its `Debug` output does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyHex(pub String);
+
+impl fmt::Debug for KeyHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHex(..)")
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minimal_document_is_enough_and_the_key_stays_out_of_debug_output() {
+        let spec: MountSpec =
+            serde_json::from_str(r#"{"dataset":"ns/d","endpoints":["198.18.0.1:9440"],"clientKey":"00ff"}"#).unwrap();
+        assert!(spec.read_only && spec.allow_other);
+        assert_eq!(spec.tuning, Tuning::default());
+        assert!(!format!("{spec:?}").contains("00ff"));
+        let again: MountSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(again, spec);
+    }
+}
