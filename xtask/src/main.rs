@@ -1,1 +1,36 @@
-fn main() {}
+//! The developer's commands: `cargo xtask COMMAND`.
+
+mod check;
+mod crds;
+mod run;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Penstock's developer commands", disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting, lints, generated files, chart, licences.
+    Check,
+    /// All tests, the real cluster's included; installs what they need.
+    Test(test::Options),
+    /// Only the tests on the real cluster (or on your own, with PENSTOCK_E2E_KUBECONFIG).
+    E2e(test::E2eOptions),
+    /// Write crds/ and the chart's copy of it from the types in crates/api.
+    Crds,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Check => check::run(),
+        Command::Test(options) => test::run(&options),
+        Command::E2e(options) => test::e2e(&options),
+        Command::Crds => crds::write(),
+    }
+}

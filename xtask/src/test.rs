@@ -1,0 +1,34 @@
+use clap::Args;
+use penstock_testkit::tools;
+
+use crate::run::{cargo, command, step};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Leave out the tests on the real cluster.
+    #[arg(long)]
+    no_e2e: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct E2eOptions {
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    eprintln!("==> tools");
+    tools::install_all()?;
+    // The tests start Penstock's programs as their users do.
+    cargo("build", &["build", "--workspace"])?;
+    cargo("tests", &["test", "--workspace", "--exclude", "penstock-e2e"])?;
+    if options.no_e2e { Ok(()) } else { e2e(&E2eOptions { filter: None }) }
+}
+
+pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
+    cargo("build", &["build", "--workspace"])?;
+    // One cluster serves all of them, one after the other.
+    let mut tests = command("cargo");
+    tests.args(["test", "--package", "penstock-e2e", "--", "--test-threads=1", "--nocapture"]);
+    step("tests on the real cluster", tests.args(&options.filter))
+}
