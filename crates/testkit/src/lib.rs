@@ -1,1 +1,7 @@
-//! To come.
+//! Real servers and doubles for tests, the demo and the benchmarks.
+
+pub mod control_plane;
+pub mod process;
+pub mod proxy;
+pub mod s3;
+pub mod tools;
