@@ -131,7 +131,10 @@ pub enum Request {
 pub enum Response {
     Description(Description),
     Attr(Attr),
-    Entries { entries: Vec<Entry>, more: bool },
+    Entries {
+        entries: Vec<Entry>,
+        more: bool,
+    },
     Target(Vec<u8>),
     Data(Bytes),
     /// The descriptor travels beside this message (`SCM_RIGHTS`).

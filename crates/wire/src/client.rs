@@ -1,0 +1,192 @@
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Address, Credential, HandshakeError,
+    frame::{FrameError, FrameReader, Limits, OutFrame, write_frames},
+    handshake::{Hello, greet},
+    message::{Failure, Object, Request, Response, Role},
+    socket::Socket,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than a worker tries its UFS.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests that may wait for the socket.
+const QUEUE: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot connect to {address}: {source}")]
+    Io { address: Address, source: std::io::Error },
+    #[error("{address} refuses: {source}")]
+    Handshake { address: Address, source: HandshakeError },
+    #[error("{address} does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout { address: Address },
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The worker's own answer.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// No connection, or it was cut before the answer; all requests may be sent again, here or elsewhere.
+    #[error("{0}")]
+    Connection(String),
+    #[error("no answer in time")]
+    Timeout,
+}
+
+type Answer = (Result<Response, Failure>, Option<OwnedFd>);
+
+/// One authenticated connection to a worker, shared by its clones; any number of calls are in flight at once. It closes
+/// with the last clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    frames: mpsc::Sender<OutFrame>,
+    shared: Arc<Shared>,
+    call_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: Address,
+    next_id: AtomicU64,
+    epoch: AtomicU64,
+    pending: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    closed: CancellationToken,
+}
+
+impl Client {
+    /// `dataset` is `namespace/name`; the worker refuses other ones.
+    pub async fn connect(address: &Address, role: Role, key: &Credential, dataset: &str) -> Result<Self, ConnectError> {
+        timeout(CONNECT_TIMEOUT, Self::establish(address, &Hello { role, key, dataset }))
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::Timeout { address: address.clone() }))
+    }
+
+    async fn establish(address: &Address, hello: &Hello<'_>) -> Result<Self, ConnectError> {
+        let socket =
+            Socket::connect(address).await.map_err(|source| ConnectError::Io { address: address.clone(), source })?;
+        let epoch = greet(&socket, hello)
+            .await
+            .map_err(|source| ConnectError::Handshake { address: address.clone(), source })?;
+        let shared = Arc::new(Shared {
+            address: address.clone(),
+            next_id: AtomicU64::new(1),
+            epoch: AtomicU64::new(epoch),
+            pending: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
+        let (frames, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(run(Arc::new(socket), shared.clone(), queue));
+        Ok(Self { frames, shared, call_timeout: CALL_TIMEOUT })
+    }
+
+    /// A clone whose calls give up after `limit`.
+    #[must_use]
+    pub fn with_timeout(&self, limit: Duration) -> Self {
+        Self { call_timeout: limit, ..self.clone() }
+    }
+
+    pub async fn call(&self, request: Request) -> Result<Response, CallError> {
+        Ok(self.exchange(request).await?.0)
+    }
+
+    /// A read-only descriptor of the object's cached file, which the worker must hold whole. Unix sockets only.
+    pub async fn open_local(&self, object: Object) -> Result<OwnedFd, CallError> {
+        match self.exchange(Request::OpenLocal { object }).await? {
+            (Response::Descriptor, Some(fd)) => Ok(fd),
+            _ => Err(CallError::Connection(format!("{} sent no descriptor", self.shared.address))),
+        }
+    }
+
+    /// The newest member-list epoch that the worker has named.
+    pub fn peer_epoch(&self) -> u64 {
+        self.shared.epoch.load(Ordering::Relaxed)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.is_cancelled()
+    }
+
+    async fn exchange(&self, request: Request) -> Result<(Response, Option<OwnedFd>), CallError> {
+        let answer =
+            timeout(self.call_timeout, self.send_and_wait(request)).await.map_err(|_| CallError::Timeout)??;
+        Ok((answer.0?, answer.1))
+    }
+
+    async fn send_and_wait(&self, request: Request) -> Result<Answer, CallError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let frame = OutFrame::request(id, self.peer_epoch(), request)
+            .map_err(|error| CallError::Failure(Failure::BadRequest(error.to_string())))?;
+        let (sender, receiver) = oneshot::channel();
+        self.shared.pending.lock().insert(id, sender);
+        // Also when the caller gives up.
+        let _forget = Forget { shared: &self.shared, id };
+        // The connection's task clears `pending` after it has set `closed`: whoever inserted before is woken by that,
+        // whoever inserts later sees `closed`.
+        if self.is_closed() || self.frames.send(frame).await.is_err() {
+            return Err(self.shared.cut());
+        }
+        receiver.await.map_err(|_| self.shared.cut())
+    }
+}
+
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.pending.lock().remove(&self.id);
+    }
+}
+
+impl Shared {
+    fn cut(&self) -> CallError {
+        CallError::Connection(format!("the connection to {} was cut", self.address))
+    }
+}
+
+/// The connection's life: ends when it is cut, or when no client is left to ask anything.
+async fn run(socket: Arc<Socket>, shared: Arc<Shared>, queue: mpsc::Receiver<OutFrame>) {
+    let result = tokio::select! {
+        result = read_answers(&socket, &shared) => result,
+        result = write_frames(&socket, queue) => result.map_err(FrameError::from),
+    };
+    if let Err(error) = result {
+        tracing::debug!(address = %shared.address, %error, "connection ended");
+    }
+    shared.closed.cancel();
+    socket.shut();
+    shared.pending.lock().clear();
+}
+
+async fn read_answers(socket: &Arc<Socket>, shared: &Shared) -> Result<(), FrameError> {
+    let mut reader = FrameReader::new(socket.clone(), Limits::ANSWER, socket.is_unix());
+    while let Some(frame) = reader.next().await? {
+        shared.epoch.fetch_max(frame.header.epoch, Ordering::Relaxed);
+        let waiting = shared.pending.lock().remove(&frame.header.id);
+        if let Some(waiting) = waiting {
+            // The caller may have given up meanwhile.
+            let _ = waiting.send(frame.into_answer()?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! Frames: a fixed header, a postcard message, and bulk bytes behind it that are never copied into the message.
+//!
+//! | bytes | content (little endian) |
+//! |---|---|
+//! | 0..2 | `Ps` |
+//! | 2 | version of the protocol |
+//! | 3 | flags: 1 the message is a [`Failure`], 2 a descriptor travels with the header's first byte |
+//! | 4..8, 8..12 | lengths of message and bulk bytes |
+//! | 12..16 | 0 |
+//! | 16..24 | id of the request, repeated in its answer |
+//! | 24..32 | newest member-list epoch that the sender knows |
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::{
+    message::{Failure, MAX_READ, Request, Response},
+    socket::Socket,
+};
+
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const MAGIC: [u8; 2] = *b"Ps";
+const HEADER: usize = 32;
+const FAILURE: u8 = 1;
+const DESCRIPTOR: u8 = 2;
+/// Bodies up to this size are taken from the read buffer, longer ones are read straight into their own memory.
+const BUFFERED: usize = 64 << 10;
+/// The most frames that one system call writes.
+const BATCH: usize = 32;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the connection was cut within a frame")]
+    Cut,
+    #[error("not a frame of protocol version {VERSION}")]
+    Header,
+    #[error("a frame of {0} bytes is larger than allowed")]
+    Oversized(u64),
+    #[error("the frame's message cannot be decoded")]
+    Message,
+}
+
+/// The longest frames that a side takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) message: u32,
+    pub(crate) body: u32,
+}
+
+impl Limits {
+    pub(crate) const ANSWER: Self = Self { message: 16 << 20, body: MAX_READ as u32 };
+    pub(crate) const FROM_PEER: Self = Self { message: 4 << 20, body: MAX_READ as u32 };
+    pub(crate) const FROM_CLIENT: Self = Self { message: 64 << 10, body: 0 };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    flags: u8,
+    message: u32,
+    body: u32,
+    pub(crate) id: u64,
+    pub(crate) epoch: u64,
+}
+
+impl Header {
+    fn encode(self, mut out: &mut [u8]) {
+        out.put_slice(&MAGIC);
+        out.put_u8(VERSION);
+        out.put_u8(self.flags);
+        out.put_u32_le(self.message);
+        out.put_u32_le(self.body);
+        out.put_u32_le(0);
+        out.put_u64_le(self.id);
+        out.put_u64_le(self.epoch);
+    }
+
+    fn decode(mut bytes: &[u8], limits: Limits) -> Result<Self, FrameError> {
+        let known = bytes.len() >= HEADER && bytes[..2] == MAGIC && bytes[2] == VERSION;
+        if !known || bytes[3] & !(FAILURE | DESCRIPTOR) != 0 {
+            return Err(FrameError::Header);
+        }
+        bytes.advance(3);
+        let flags = bytes.get_u8();
+        let (message, body) = (bytes.get_u32_le(), bytes.get_u32_le());
+        if message > limits.message || body > limits.body {
+            return Err(FrameError::Oversized(u64::from(message) + u64::from(body)));
+        }
+        bytes.advance(4);
+        Ok(Self { flags, message, body, id: bytes.get_u64_le(), epoch: bytes.get_u64_le() })
+    }
+}
+
+/// A frame to be written. What it holds is let go once it is.
+#[derive(Debug)]
+pub(crate) struct OutFrame {
+    head: Vec<u8>,
+    body: Bytes,
+    fd: Option<OwnedFd>,
+    /// The share of the connection's budget that this answer takes until the socket has it.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl OutFrame {
+    pub(crate) fn request(id: u64, epoch: u64, mut request: Request) -> Result<Self, FrameError> {
+        let body = request_body(&mut request).map(std::mem::take).unwrap_or_default();
+        Self::new(id, epoch, 0, &request, body, None)
+    }
+
+    pub(crate) fn answer(
+        id: u64,
+        epoch: u64,
+        answer: Result<(Response, Option<OwnedFd>), Failure>,
+    ) -> Result<Self, FrameError> {
+        match answer {
+            Ok((Response::Data(body), fd)) => Self::new(id, epoch, 0, &Response::Data(Bytes::new()), body, fd),
+            Ok((response, fd)) => Self::new(id, epoch, 0, &response, Bytes::new(), fd),
+            Err(failure) => Self::new(id, epoch, FAILURE, &failure, Bytes::new(), None),
+        }
+    }
+
+    fn new<M: Serialize>(
+        id: u64,
+        epoch: u64,
+        flags: u8,
+        message: &M,
+        body: Bytes,
+        fd: Option<OwnedFd>,
+    ) -> Result<Self, FrameError> {
+        let mut head = postcard::to_extend(message, vec![0; HEADER]).map_err(|_| FrameError::Message)?;
+        let message = head.len() - HEADER;
+        if message > Limits::ANSWER.message as usize || body.len() > Limits::ANSWER.body as usize {
+            return Err(FrameError::Oversized((message + body.len()) as u64));
+        }
+        let flags = flags | if fd.is_some() { DESCRIPTOR } else { 0 };
+        Header { flags, message: message as u32, body: body.len() as u32, id, epoch }.encode(&mut head[..HEADER]);
+        Ok(Self { head, body, fd, permit: None })
+    }
+}
+
+/// Where a request carries bulk bytes.
+fn request_body(request: &mut Request) -> Option<&mut Bytes> {
+    match request {
+        Request::Push { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct InFrame {
+    pub(crate) header: Header,
+    message: Bytes,
+    body: Bytes,
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+impl InFrame {
+    pub(crate) fn into_request(self) -> Result<Request, FrameError> {
+        let mut request: Request = decode(&self.message)?;
+        match request_body(&mut request) {
+            Some(data) => *data = self.body,
+            None if self.body.is_empty() => {}
+            None => return Err(FrameError::Message),
+        }
+        Ok(request)
+    }
+
+    pub(crate) fn into_answer(self) -> Result<(Result<Response, Failure>, Option<OwnedFd>), FrameError> {
+        if self.header.flags & FAILURE != 0 {
+            return Ok((Err(decode(&self.message)?), None));
+        }
+        let response = match decode(&self.message)? {
+            Response::Data(_) => Response::Data(self.body),
+            other => other,
+        };
+        Ok((Ok(response), self.fd))
+    }
+}
+
+fn decode<M: DeserializeOwned>(message: &[u8]) -> Result<M, FrameError> {
+    match postcard::take_from_bytes(message) {
+        Ok((decoded, [])) => Ok(decoded),
+        _ => Err(FrameError::Message),
+    }
+}
+
+pub(crate) struct FrameReader {
+    socket: Arc<Socket>,
+    limits: Limits,
+    buffer: BytesMut,
+    /// Whether descriptors are taken; a side that does not lets the kernel discard them.
+    take_fds: bool,
+    fds: VecDeque<OwnedFd>,
+}
+
+impl FrameReader {
+    pub(crate) fn new(socket: Arc<Socket>, limits: Limits, take_fds: bool) -> Self {
+        Self { socket, limits, buffer: BytesMut::new(), take_fds, fds: VecDeque::new() }
+    }
+
+    /// The next frame, or `None` when the stream ended between two.
+    pub(crate) async fn next(&mut self) -> Result<Option<InFrame>, FrameError> {
+        if self.buffer.is_empty() && self.fill().await? == 0 {
+            return Ok(None);
+        }
+        self.fill_to(HEADER).await?;
+        let header = Header::decode(&self.buffer[..HEADER], self.limits)?;
+        self.buffer.advance(HEADER);
+        // The kernel delivers a descriptor no later than the first byte that it was sent with.
+        let fd = if header.flags & DESCRIPTOR == 0 { None } else { self.fds.pop_front() };
+        let message = self.take(header.message as usize).await?;
+        let body = self.take(header.body as usize).await?;
+        Ok(Some(InFrame { header, message, body, fd }))
+    }
+
+    async fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
+        if len <= BUFFERED {
+            self.fill_to(len).await?;
+            return Ok(self.buffer.split_to(len).freeze());
+        }
+        let mut own = BytesMut::with_capacity(len);
+        let have = self.buffer.len().min(len);
+        own.extend_from_slice(&self.buffer.split_to(have));
+        while own.len() < len {
+            let missing = len - own.len();
+            if self.socket.read_some(&mut (&mut own).limit(missing)).await? == 0 {
+                return Err(FrameError::Cut);
+            }
+        }
+        Ok(own.freeze())
+    }
+
+    async fn fill_to(&mut self, len: usize) -> Result<(), FrameError> {
+        while self.buffer.len() < len {
+            if self.fill().await? == 0 {
+                return Err(FrameError::Cut);
+            }
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.reserve(BUFFERED / 4);
+        if self.take_fds {
+            self.socket.read_with_fds(&mut self.buffer, &mut self.fds).await
+        } else {
+            self.socket.read_some(&mut self.buffer).await
+        }
+    }
+}
+
+/// Writes frames until the channel ends; what waits together goes in one system call.
+pub(crate) async fn write_frames(socket: &Socket, mut frames: mpsc::Receiver<OutFrame>) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(BATCH);
+    while frames.recv_many(&mut batch, BATCH).await > 0 {
+        let mut rest = &batch[..];
+        while !rest.is_empty() {
+            let plain = rest.iter().position(|f| f.fd.is_some()).unwrap_or(rest.len());
+            let mut parts: Vec<_> =
+                rest[..plain].iter().flat_map(|f| [IoSlice::new(&f.head), IoSlice::new(&f.body)]).collect();
+            socket.write_all(&mut parts).await?;
+            if let Some(OutFrame { head, fd: Some(fd), .. }) = rest.get(plain) {
+                socket.write_with_fd(head, fd).await?;
+            }
+            rest = rest.get(plain + 1..).unwrap_or_default();
+        }
+        batch.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use std::{future::Future, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Credential,
+    check::check,
+    frame::{FrameError, FrameReader, InFrame, Limits, OutFrame, write_frames},
+    handshake::{HandshakeError, welcome},
+    message::{Failure, Request, Response, Role},
+    socket::Socket,
+};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that have not yet proved anything; more are dropped at once.
+const STRANGERS: usize = 1024;
+/// What one connection may have in flight, in units of [`UNIT`] bytes of answer: 64 MiB, or 1024 small requests.
+const BUDGET: usize = 1024;
+const UNIT: usize = 64 << 10;
+
+/// A runtime's keys, by the role that they prove.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub client: Credential,
+    pub peer: Credential,
+}
+
+impl Keys {
+    pub(crate) fn of(&self, role: Role) -> &Credential {
+        match role {
+            Role::Client => &self.client,
+            Role::Peer => &self.peer,
+        }
+    }
+}
+
+/// What a worker answers.
+#[derive(Debug)]
+pub struct Reply {
+    pub response: Response,
+    /// Goes along with [`Response::Descriptor`], over unix sockets.
+    pub descriptor: Option<OwnedFd>,
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self { response, descriptor: None }
+    }
+}
+
+/// The side that answers. Requests reach it only when the connection's role allows them and their ranges and paths are
+/// well formed.
+pub trait Service: Send + Sync + 'static {
+    /// The epoch of the member list that is in use; goes out with every answer.
+    fn epoch(&self) -> u64;
+
+    fn call(&self, role: Role, request: Request) -> impl Future<Output = Result<Reply, Failure>> + Send;
+}
+
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => Socket::tcp(listener.accept().await?.0),
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Answers connections until `shutdown`, then accepts and reads no more, finishes what is in flight, and returns.
+pub async fn serve<S: Service>(
+    listener: impl Into<Listener>,
+    keys: Keys,
+    dataset: String,
+    service: Arc<S>,
+    shutdown: CancellationToken,
+) {
+    let listener = listener.into();
+    let door = Arc::new(Door { keys, dataset, service, shutdown, strangers: Arc::new(Semaphore::new(STRANGERS)) });
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = door.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(socket) => {
+                if let Ok(stranger) = door.strangers.clone().try_acquire_owned() {
+                    connections.spawn(admit(door.clone(), socket, stranger));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of descriptors, most likely: let some connections end.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+struct Door<S> {
+    keys: Keys,
+    dataset: String,
+    service: Arc<S>,
+    shutdown: CancellationToken,
+    strangers: Arc<Semaphore>,
+}
+
+async fn admit<S: Service>(door: Arc<Door<S>>, socket: Socket, stranger: OwnedSemaphorePermit) {
+    let handshake = welcome(&socket, &door.keys, &door.dataset, door.service.epoch());
+    let role = tokio::select! {
+        () = door.shutdown.cancelled() => return,
+        role = timeout(HANDSHAKE_TIMEOUT, handshake) => role,
+    };
+    drop(stranger);
+    match role {
+        Ok(Ok(role)) => converse(&door, Arc::new(socket), role).await,
+        // Probes of load balancers and the like.
+        Ok(Err(HandshakeError::Cut | HandshakeError::Io(_))) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "refused a connection"),
+        Err(_) => tracing::warn!("refused a connection: no handshake in time"),
+    }
+}
+
+async fn converse<S: Service>(door: &Door<S>, socket: Arc<Socket>, role: Role) {
+    let (answers, queue) = mpsc::channel(BUDGET);
+    let writer = tokio::spawn({
+        let socket = socket.clone();
+        async move {
+            let result = write_frames(&socket, queue).await;
+            // Wakes the reading side too when the other end has gone.
+            socket.shut();
+            result
+        }
+    });
+    let read = read_requests(door, &socket, role, answers).await;
+    // Ends once the last answer in flight is written.
+    let written = writer.await;
+    if let Err(error) = read {
+        tracing::debug!(%error, ?written, "connection ended");
+    }
+}
+
+async fn read_requests<S: Service>(
+    door: &Door<S>,
+    socket: &Arc<Socket>,
+    role: Role,
+    answers: mpsc::Sender<OutFrame>,
+) -> Result<(), FrameError> {
+    let limits = if role == Role::Peer { Limits::FROM_PEER } else { Limits::FROM_CLIENT };
+    let mut reader = FrameReader::new(socket.clone(), limits, false);
+    let budget = Arc::new(Semaphore::new(BUDGET));
+    loop {
+        let frame = tokio::select! {
+            () = door.shutdown.cancelled() => return Ok(()),
+            frame = reader.next() => frame?,
+        };
+        let Some(InFrame { header, .. }) = &frame else { return Ok(()) };
+        let id = header.id;
+        let Some(frame) = frame else { return Ok(()) };
+        let request = frame.into_request()?;
+        let Ok(permit) = budget.clone().acquire_many_owned(weight(&request)).await else { return Ok(()) };
+        let (service, answers, local) = (door.service.clone(), answers.clone(), socket.is_unix());
+        tokio::spawn(async move {
+            let answer = answer(&*service, role, local, request).await;
+            if let Some(mut frame) = encode(id, service.epoch(), answer) {
+                frame.permit = Some(permit);
+                // Nobody reads it any more when the connection was cut.
+                let _ = answers.send(frame).await;
+            }
+        });
+    }
+}
+
+/// Units of the connection's budget that the answer may take.
+fn weight(request: &Request) -> u32 {
+    match request {
+        Request::Read { len, .. } => 1 + (*len as usize / UNIT).min(BUDGET / 2) as u32,
+        _ => 1,
+    }
+}
+
+async fn answer<S: Service>(service: &S, role: Role, local: bool, request: Request) -> Result<Reply, Failure> {
+    check(role, &request)?;
+    if !local && matches!(request, Request::OpenLocal { .. }) {
+        return Err(Failure::BadRequest("descriptors travel over unix sockets only".into()));
+    }
+    service.call(role, request).await
+}
+
+fn encode(id: u64, epoch: u64, answer: Result<Reply, Failure>) -> Option<OutFrame> {
+    OutFrame::answer(id, epoch, answer.map(|reply| (reply.response, reply.descriptor)))
+        .or_else(|error| OutFrame::answer(id, epoch, Err(Failure::Unavailable(error.to_string()))))
+        .inspect_err(|error| tracing::error!(%error, "cannot encode an answer"))
+        .ok()
+}

@@ -1,0 +1,311 @@
+//! The transport on real sockets: who gets in, what is refused, and what happens when a side goes away.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use penstock_wire::{
+    Address, CallError, Client, ConnectError, Credential, HandshakeError, Keys, Pool, Reply, Service,
+    message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
+    serve,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+const DATASET: &str = "quant/bars";
+
+#[derive(Default)]
+struct Echo {
+    epoch: AtomicU64,
+    calls: AtomicUsize,
+}
+
+impl Service for Echo {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match request {
+            Request::Read { offset, len, .. } => {
+                // Short reads overtake long ones.
+                sleep(Duration::from_micros(u64::from(len) / 100)).await;
+                Ok(Response::Data(Bytes::from(vec![offset as u8; len as usize])).into())
+            }
+            Request::ReadLink { path } if path == b"slow" => {
+                sleep(Duration::from_millis(300)).await;
+                Ok(Response::Target(path).into())
+            }
+            Request::ReadLink { path } => Ok(Response::Target(path).into()),
+            Request::OpenLocal { object } => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&object.path).unwrap();
+                Ok(Reply { response: Response::Descriptor, descriptor: Some(OwnedFd::from(file)) })
+            }
+            Request::Push { .. } => Ok(Response::Done.into()),
+            _ => Err(Failure::NotFound),
+        }
+    }
+}
+
+struct Server {
+    address: Address,
+    keys: Keys,
+    service: Arc<Echo>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn keys() -> Keys {
+    Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() }
+}
+
+async fn tcp_server() -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+    start(listener.into(), address, keys())
+}
+
+fn start(listener: penstock_wire::Listener, address: Address, keys: Keys) -> Server {
+    let (service, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
+    let task = tokio::spawn(serve(listener, keys.clone(), DATASET.into(), service.clone(), shutdown.clone()));
+    Server { address, keys, service, shutdown, task }
+}
+
+impl Server {
+    async fn client(&self) -> Client {
+        Client::connect(&self.address, Role::Client, &self.keys.client, DATASET).await.unwrap()
+    }
+
+    async fn peer(&self) -> Client {
+        Client::connect(&self.address, Role::Peer, &self.keys.peer, DATASET).await.unwrap()
+    }
+}
+
+fn object(path: &[u8]) -> Object {
+    Object { key: ObjectKey(9), path: path.to_vec(), version: Version("v".into()), size: 4 << 20 }
+}
+
+fn read(offset: u64, len: u32) -> Request {
+    Request::Read { object: object(b"a"), offset, len, pattern: Pattern::Random, reach: Reach::Ufs }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_in_flight_get_each_their_own_answer() {
+    let server = tcp_server().await;
+    server.service.epoch.store(42, Ordering::Relaxed);
+    let client = server.client().await;
+    let calls: Vec<_> = (0..400u64)
+        .map(|i| {
+            let client = client.clone();
+            let len = 1 + (i as u32 * 7919) % 300_000;
+            tokio::spawn(async move {
+                let Response::Data(data) = client.call(read(i, len)).await.unwrap() else { panic!() };
+                assert!(data.len() == len as usize && data.iter().all(|b| *b == i as u8));
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(client.peer_epoch(), 42);
+}
+
+#[tokio::test]
+async fn a_wrong_key_another_role_s_key_and_another_dataset_are_refused() {
+    let server = tcp_server().await;
+    let (client, peer) = (&server.keys.client, &server.keys.peer);
+    let stranger = Credential::generate().unwrap();
+    for (role, key, dataset) in [
+        (Role::Client, &stranger, DATASET),
+        (Role::Client, peer, DATASET),
+        (Role::Peer, client, DATASET),
+        (Role::Client, client, "quant/other"),
+    ] {
+        let refused = Client::connect(&server.address, role, key, dataset).await;
+        let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{role:?} {dataset} got in") };
+        match dataset {
+            DATASET => assert!(matches!(source, HandshakeError::Key), "{source}"),
+            _ => assert!(matches!(source, HandshakeError::Dataset), "{source}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_not_send_what_is_for_peers() {
+    let server = tcp_server().await;
+    let client = server.client().await;
+    let push = Request::Push { object: object(b"a"), offset: 0, data: Bytes::from(vec![1; 4 << 20]) };
+    for request in [Request::Stats, Request::Drain, Request::SetMembers(penstock_placement::MemberList::default())] {
+        assert!(matches!(client.call(request).await, Err(CallError::Failure(Failure::BadRequest(_)))));
+    }
+    assert_eq!(server.service.calls.load(Ordering::Relaxed), 0);
+    // A client's frames have no bulk bytes at all: the connection ends before they are read.
+    assert!(matches!(client.call(push.clone()).await, Err(CallError::Connection(_))));
+    assert!(client.is_closed());
+    assert_eq!(server.peer().await.call(push).await.unwrap(), Response::Done);
+}
+
+#[tokio::test]
+async fn a_recorded_handshake_opens_nothing() {
+    let server = tcp_server().await;
+    let Address::Tcp(target) = server.address.clone() else { unreachable!() };
+    let tap = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tapped = Address::Tcp(tap.local_addr().unwrap().to_string());
+    let record = tokio::spawn(async move {
+        let (mut from, _) = tap.accept().await.unwrap();
+        let mut to = TcpStream::connect(&target).await.unwrap();
+        let hello = 4 + 32 + 2 + DATASET.len();
+        let mut said = vec![0; hello + 32];
+        from.read_exact(&mut said[..hello]).await.unwrap();
+        to.write_all(&said[..hello]).await.unwrap();
+        let mut answer = vec![0; 1 + 64];
+        to.read_exact(&mut answer).await.unwrap();
+        from.write_all(&answer).await.unwrap();
+        from.read_exact(&mut said[hello..]).await.unwrap();
+        to.write_all(&said[hello..]).await.unwrap();
+        let mut end = [0; 9];
+        to.read_exact(&mut end).await.unwrap();
+        from.write_all(&end).await.unwrap();
+        (said, target)
+    });
+    Client::connect(&tapped, Role::Client, &server.keys.client, DATASET).await.unwrap();
+    let (said, target) = record.await.unwrap();
+    let mut replay = TcpStream::connect(&target).await.unwrap();
+    replay.write_all(&said).await.unwrap();
+    let mut answer = Vec::new();
+    replay.read_to_end(&mut answer).await.unwrap();
+    assert_eq!((answer.len(), answer.last()), (66, Some(&3)), "the second verdict must be a refusal");
+}
+
+#[tokio::test]
+async fn an_oversized_or_foreign_greeting_ends_the_connection() {
+    let server = tcp_server().await;
+    let Address::Tcp(target) = &server.address else { unreachable!() };
+    let mut long_dataset = [b"Ps\x01c".to_vec(), vec![0; 32], vec![0xff, 0xff]].concat();
+    long_dataset.extend(vec![b'x'; 70_000]);
+    for greeting in [long_dataset, b"GET / HTTP/1.1\r\nHost: somewhere.example\r\n\r\n".to_vec()] {
+        let mut stream = TcpStream::connect(target).await.unwrap();
+        let _ = stream.write_all(&greeting).await;
+        let mut answer = Vec::new();
+        let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await.expect("hangs up");
+        assert!(answer.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn cut_connections_fail_the_calls_in_flight_and_the_pool_renews_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = start(listener.into(), Address::Tcp(addr.to_string()), keys());
+    let pool = Pool::new(Role::Client, server.keys.client.clone(), DATASET);
+    pool.call(&server.address, read(1, 1)).await.unwrap();
+    let Server { address, keys, shutdown, task, .. } = server;
+    shutdown.cancel();
+    task.await.unwrap();
+
+    let gone = pool.call(&address, read(1, 1)).await;
+    assert!(matches!(gone, Err(CallError::Connection(_))), "{gone:?}");
+    let again = start(TcpListener::bind(addr).await.unwrap().into(), address.clone(), keys);
+    again.service.epoch.store(5, Ordering::Relaxed);
+    let newest = pool.newest();
+    timeout(Duration::from_secs(5), async {
+        while pool.call(&address, read(1, 1)).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!((newest.borrow().epoch, newest.borrow().address.as_ref()), (5, Some(&address)));
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_without_goodbye_fails_waiting_calls() {
+    let server = tcp_server().await;
+    let Address::Tcp(target) = server.address.clone() else { unreachable!() };
+    let middle = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(middle.local_addr().unwrap().to_string());
+    let relay = tokio::spawn(async move {
+        let (mut from, _) = middle.accept().await.unwrap();
+        let mut to = TcpStream::connect(target).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+    });
+    let client = Client::connect(&address, Role::Client, &server.keys.client, DATASET).await.unwrap();
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.call(Request::ReadLink { path: b"slow".to_vec() }).await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    relay.abort();
+    let answer = timeout(Duration::from_millis(200), waiting).await.expect("fails at once").unwrap();
+    assert!(matches!(answer, Err(CallError::Connection(_))));
+    assert!(client.is_closed());
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_in_flight() {
+    let server = tcp_server().await;
+    let client = server.client().await;
+    let slow = tokio::spawn(async move { client.call(Request::ReadLink { path: b"slow".to_vec() }).await });
+    sleep(Duration::from_millis(50)).await;
+    server.shutdown.cancel();
+    timeout(Duration::from_secs(2), server.task).await.unwrap().unwrap();
+    assert_eq!(slow.await.unwrap().unwrap(), Response::Target(b"slow".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn descriptors_reach_whom_they_are_meant_for_among_other_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("worker.sock");
+    let server = start(UnixListener::bind(&path).unwrap().into(), Address::Unix(path), keys());
+    let client = server.client().await;
+    let calls: Vec<_> = (0..200u32)
+        .map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let name = format!("object-{i}");
+                if i % 3 == 0 {
+                    client.call(read(0, 1 + i * 999)).await.unwrap();
+                }
+                let mut file = File::from(client.open_local(object(name.as_bytes())).await.unwrap());
+                let mut content = String::new();
+                std::io::Seek::rewind(&mut file).unwrap();
+                file.read_to_string(&mut content).unwrap();
+                assert_eq!(content, name);
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn descriptors_do_not_travel_over_tcp() {
+    let server = tcp_server().await;
+    let refused = server.client().await.open_local(object(b"a")).await;
+    assert!(matches!(refused, Err(CallError::Failure(Failure::BadRequest(_)))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_given_up_and_the_connection_goes_on() {
+    let server = tcp_server().await;
+    let client = server.client().await;
+    let hasty = client.with_timeout(Duration::from_millis(30));
+    assert!(matches!(hasty.call(Request::ReadLink { path: b"slow".to_vec() }).await, Err(CallError::Timeout)));
+    assert!(client.call(read(0, 5)).await.is_ok());
+}
