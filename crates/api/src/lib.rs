@@ -1,1 +1,36 @@
-//! To come.
+//! The API of Penstock: the custom resources of group `penstock.dev`, and the names, labels and reasons that go with
+//! them.
+//!
+//! | kind | what it says |
+//! |---|---|
+//! | [`Dataset`] | a tree of files from one or more UFS, under one name |
+//! | [`CacheRuntime`] | the workers that cache a Dataset: how many, with which tiers |
+//!
+//! `DataLoad` (warm or evict part of a Dataset, once or by calendar) will be the third: its module, its line in
+//! [`crds`] and its file in `crds/` join these two.
+
+pub mod condition;
+mod dataset;
+pub mod names;
+mod quantity;
+mod runtime;
+mod schema;
+
+pub use condition::{ConditionType, Reason};
+pub use dataset::{
+    AccessMode, Consistency, ConsistencyMode, DEFAULT_REVALIDATE, Dataset, DatasetDisplay, DatasetNodeAffinity,
+    DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, MAX_IN_USE_BY, Mount,
+    MountStatus, Owner, Placement, RuntimeReference, SCHEMES, Scheme, SecretKeySelector,
+};
+pub use quantity::{QuantityError, Quota, human_bytes};
+pub use runtime::{
+    CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeSpec, CacheRuntimeStatus, Client,
+    DEFAULT_DRAIN_TIMEOUT_SECONDS, ImagePullPolicy, Level, MediumType, NetworkMode, PodMetadata, TierStatus,
+    TieredStore, VolumeClaimTemplate, VolumeSource, Worker,
+};
+pub use schema::{crd_yaml, crds};
+
+/// API group of all custom resources, and prefix of labels, annotations and finalizers.
+pub const GROUP: &str = "penstock.dev";
+/// The only served version.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,128 @@
+//! What a CacheRuntime's status tells.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, Display};
+
+use super::MediumType;
+use crate::human_bytes;
+
+/// What is known of a CacheRuntime. Written by the operator only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRuntimeStatus {
+    /// The `metadata.generation` that this status was computed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The runtime's state in one word. Conditions say more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<CacheRuntimePhase>,
+
+    /// `Ready`: all workers serve. `WorkersReady`: at least one does. `TiersHealthy`: every tier can be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+
+    /// Name of the Dataset that the runtime serves, once found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+
+    /// Worker pods that exist, leaving ones included.
+    #[serde(default)]
+    pub replicas: u32,
+
+    /// Workers that serve.
+    #[serde(default)]
+    pub ready_replicas: u32,
+
+    /// Workers that the member list has or shall have: `spec.replicas` as last seen.
+    #[serde(default)]
+    pub desired_replicas: u32,
+
+    /// Label selector of the worker pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Number of the member list in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+
+    /// Names of the workers that are handing over before they go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<String>,
+
+    /// Bytes that the workers' tiers may take together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_capacity_bytes: Option<u64>,
+
+    /// Bytes of the Dataset in the tiers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_bytes: Option<u64>,
+
+    /// The tiers, summed over workers, in the order of `spec.tieredStore.levels`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierStatus>,
+
+    /// Bytes served from the cache as a percentage of all bytes served since the workers started, to one decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio_percent: Option<f64>,
+
+    /// The numbers above for people, as `kubectl get` shows them. Programs read the numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<CacheRuntimeDisplay>,
+}
+
+/// A runtime's state in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, AsRefStr, Display)]
+pub enum CacheRuntimePhase {
+    /// It has no Dataset yet, or no worker serves yet.
+    Pending,
+    /// Some workers serve, not all.
+    PartialReady,
+    /// All workers serve; also with 0 workers when 0 are asked for.
+    Ready,
+    /// It cannot work as written; the conditions say why and what to mend.
+    Failed,
+    /// Being deleted.
+    Deleting,
+}
+
+/// One tier, summed over workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TierStatus {
+    /// MEM, SSD or HDD.
+    pub medium_type: MediumType,
+    /// Bytes that the tier may take.
+    pub quota_bytes: u64,
+    /// Bytes that it takes, overhead included.
+    pub used_bytes: u64,
+    /// Why workers cannot use it, where they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Numbers of a CacheRuntime's status for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRuntimeDisplay {
+    /// `cachedBytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<String>,
+    /// `cacheCapacityBytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_capacity: Option<String>,
+}
+
+impl CacheRuntimeStatus {
+    /// The same status with `display` computed from its numbers.
+    #[must_use]
+    pub fn with_derived(mut self) -> Self {
+        self.display = Some(CacheRuntimeDisplay {
+            cached: self.cached_bytes.map(human_bytes),
+            cache_capacity: self.cache_capacity_bytes.map(human_bytes),
+        });
+        self
+    }
+}
