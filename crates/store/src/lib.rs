@@ -1,1 +1,24 @@
-//! To come.
+//! The tier store: what a cache worker keeps of the objects it owns, on one or more media.
+//!
+//! Each object version is one sparse file per tier plus a small file of page checksums; the index is in memory and is
+//! rebuilt at start from what lies on disk. Nothing here is async and nothing knows the network: callers on a runtime
+//! use `spawn_blocking`. `docs/store.md` has the format on disk, the policy and figures.
+//!
+//! Guarantees: a byte that [`Store::read`] returns is the byte that was written (checksums); a tier never takes more
+//! than its quota; a full or broken disk makes [`Store::write`] fail, never a read of something else.
+
+mod evict;
+mod fill;
+mod index;
+mod meta;
+mod page;
+mod quota;
+mod reclaim;
+mod scan;
+mod serve;
+mod store;
+mod tier;
+
+pub use index::PinnedFile;
+pub use store::{ExtentInfo, Store, StoreStats, TierStats, WriteError};
+pub use tier::TierOptions;

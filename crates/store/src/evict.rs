@@ -1,0 +1,108 @@
+//! Which extent leaves a tier when it must shrink: one algorithm per file behind [`Policy`].
+
+mod sketch;
+mod tiny_lfu;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+};
+
+use parking_lot::Mutex;
+use penstock_wire::message::ObjectKey;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+pub(crate) use tiny_lfu::TinyLfu;
+
+/// One extent in one tier, as the policy sees it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) key: ObjectKey,
+    pub(crate) extent: u32,
+    hash: u64,
+    /// Written by the policy only, under its lock.
+    bytes: AtomicU64,
+    place: AtomicU8,
+    /// Tick of the visit that was counted last.
+    visited: AtomicU64,
+}
+
+impl Node {
+    pub(crate) fn new(key: ObjectKey, extent: u32) -> Arc<Self> {
+        let hash = xxh3_64_with_seed(&key.0.to_le_bytes(), u64::from(extent));
+        let (bytes, place, visited) = (AtomicU64::new(0), AtomicU8::new(0), AtomicU64::new(0));
+        Arc::new(Self { key, extent, hash, bytes, place, visited })
+    }
+}
+
+/// An eviction algorithm. It decides only; the caller moves bytes. Calls come under one lock, never over disk I/O.
+pub(crate) trait Policy: Send {
+    /// A new extent of `bytes`. The caller guarantees that the node is not in the policy.
+    fn insert(&mut self, node: &Arc<Node>, bytes: u64);
+    /// More (or, on `bytes` < 0, less) of a node that is in the policy; no effect on one that is not.
+    fn grow(&mut self, node: &Node, bytes: i64);
+    /// One more visit of the extent.
+    fn visit(&mut self, node: &Node);
+    /// The extent has left the tier for another reason than [`Policy::victim`]; no effect on a node that is not in.
+    fn remove(&mut self, node: &Node);
+    /// The next to leave; it is out of the policy from now on.
+    fn victim(&mut self) -> Option<Arc<Node>>;
+    /// A victim that cannot leave now (pinned, being read): in again, with the bytes it had.
+    fn put_back(&mut self, node: &Arc<Node>);
+    fn len(&self) -> usize;
+}
+
+/// A policy with its lock, and the rule for what counts as one visit.
+///
+/// A sequential reader touches an extent dozens of times in a row; that is one visit, not popularity. A touch counts only
+/// when at least a sixteenth of the resident extents were visited since the last one that counted. Ticks number counted
+/// visits, so no clock is involved.
+pub(crate) struct Eviction {
+    policy: Mutex<Box<dyn Policy>>,
+    tick: AtomicU64,
+    gap: AtomicU64,
+}
+
+impl std::fmt::Debug for Eviction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Eviction").field("tick", &self.tick).field("gap", &self.gap).finish_non_exhaustive()
+    }
+}
+
+impl Eviction {
+    pub(crate) fn new(policy: Box<dyn Policy>) -> Self {
+        Self { policy: Mutex::new(policy), tick: AtomicU64::new(0), gap: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn insert(&self, node: &Arc<Node>, bytes: u64) {
+        let mut policy = self.policy.lock();
+        policy.insert(node, bytes);
+        node.visited.store(self.tick.fetch_add(1, Relaxed) + 1, Relaxed);
+        self.gap.store(policy.len() as u64 / 16 + 1, Relaxed);
+    }
+
+    pub(crate) fn grow(&self, node: &Node, bytes: i64) {
+        self.policy.lock().grow(node, bytes);
+    }
+
+    pub(crate) fn touch(&self, node: &Node) {
+        let tick = self.tick.load(Relaxed);
+        if tick.saturating_sub(node.visited.load(Relaxed)) < self.gap.load(Relaxed) {
+            return;
+        }
+        node.visited.store(self.tick.fetch_add(1, Relaxed) + 1, Relaxed);
+        self.policy.lock().visit(node);
+    }
+
+    pub(crate) fn remove(&self, node: &Node) {
+        self.policy.lock().remove(node);
+    }
+
+    pub(crate) fn victim(&self) -> Option<Arc<Node>> {
+        self.policy.lock().victim()
+    }
+
+    pub(crate) fn put_back(&self, node: &Arc<Node>) {
+        self.policy.lock().put_back(node);
+    }
+}

@@ -1,0 +1,172 @@
+//! Making room: eviction, demotion to the next tier, removal.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use parking_lot::RwLockWriteGuard;
+
+use crate::{
+    evict::Node,
+    fill::Batch,
+    index::{Entry, Slot, SlotState},
+    page::{self, Mask},
+    quota::Reservation,
+    serve,
+    store::Inner,
+};
+
+/// Extents that one write evicts at most while its tier is between the watermarks: shrinking costs every writer a little
+/// instead of one writer much. More than a write adds, so that the tier does get down to `low`.
+const STEPS: usize = 4;
+/// Victims in use that are passed over before a writer gives up.
+const PATIENCE: usize = 256;
+
+impl Inner {
+    /// Reserves `need` bytes in a tier, after evicting what the watermarks or the quota ask for.
+    pub(crate) fn make_room(&self, at: usize, need: u64) -> Option<Reservation<'_>> {
+        let tier = &self.tiers[at];
+        if need > tier.quota.limit() {
+            return None;
+        }
+        for _ in 0..STEPS {
+            if !tier.start_shrinking(need) || !self.evict_one(at) {
+                break;
+            }
+        }
+        loop {
+            if let Some(space) = tier.quota.reserve(need) {
+                return Some(space);
+            }
+            if !self.evict_one(at) {
+                return None;
+            }
+        }
+    }
+
+    /// Evicts until `bytes` less are used, or nothing more can go.
+    pub(crate) fn shrink_by(&self, at: usize, bytes: u64) {
+        let goal = self.tiers[at].quota.used().saturating_sub(bytes);
+        while self.tiers[at].quota.used() > goal && self.evict_one(at) {}
+    }
+
+    /// False when everything is in use or the tier is empty.
+    fn evict_one(&self, at: usize) -> bool {
+        for _ in 0..PATIENCE {
+            let Some(node) = self.tiers[at].evict.victim() else { return false };
+            match self.try_evict(at, &node) {
+                Some(true) => return true,
+                Some(false) => self.tiers[at].evict.put_back(&node),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// `Some(false)`: in use. `None`: it had left by another way.
+    fn try_evict(&self, at: usize, node: &Arc<Node>) -> Option<bool> {
+        let entry = self.index.get(node.key)?;
+        let slot = entry.slot(node.extent)?;
+        let Some(mut state) = slot.state.try_write() else { return Some(false) };
+        state.home.as_ref().filter(|home| Arc::ptr_eq(&home.node, node))?;
+        if entry.pinned() {
+            return Some(false);
+        }
+        let bytes = page::mask_bytes(entry.object.size, node.extent, state.pages);
+        if self.demote(at, &entry, node.extent, &mut state) {
+            self.counters.demoted.fetch_add(bytes, Relaxed);
+            return Some(true);
+        }
+        self.clear(&entry, node.extent, &slot, state);
+        self.counters.evicted.fetch_add(bytes, Relaxed);
+        Some(true)
+    }
+
+    /// Copies the extent to the next usable tier and frees it here; false when that tier does not take it. The copy's
+    /// checksums are those of the original, so harm done meanwhile is found by the next reader.
+    fn demote(&self, at: usize, entry: &Arc<Entry>, extent: u32, state: &mut SlotState) -> bool {
+        let Some(below) = (at + 1..self.tiers.len()).find(|tier| self.tiers[*tier].usable()) else { return false };
+        let Some(span) =
+            page::runs(state.pages).first().map(|first| first.start..page::PAGES - state.pages.leading_zeros())
+        else {
+            return false;
+        };
+        let bytes = page::run_bytes(entry.object.size, extent, &span);
+        let mut data = vec![0; (bytes.end - bytes.start) as usize];
+        let Ok(file) = self.tiers[at].open_data(entry.object.key, false) else { return false };
+        let bad = serve::check(&file, &entry.object, extent, state, page::mask_of(span.clone()), &mut data);
+        // Pages that are absent read as zeros or stale bytes and never match; only present ones count.
+        if bad & state.pages != 0 {
+            return false;
+        }
+        let mut moved = SlotState::default();
+        let batch = Batch { extent, first: span.start, mask: state.pages, data: &data };
+        if self.put(below, entry, &mut moved, &batch).is_err() {
+            return false;
+        }
+        self.detach(at, entry, extent, state.charged);
+        let block = self.tiers[at].block;
+        self.tiers[at].quota.release(page::bytes_rounded(entry.object.size, extent, state.charged, block));
+        *state = moved;
+        true
+    }
+
+    /// Takes an extent out of the index and off its tier.
+    fn clear(&self, entry: &Arc<Entry>, extent: u32, slot: &Slot, mut state: RwLockWriteGuard<'_, SlotState>) {
+        let Some(home) = state.home.take() else { return };
+        self.tiers[home.tier].evict.remove(&home.node);
+        self.detach(home.tier, entry, extent, state.charged);
+        let size = entry.object.size;
+        let block = self.tiers[home.tier].block;
+        self.tiers[home.tier].quota.release(page::bytes_rounded(size, extent, state.charged, block));
+        self.counters.cached.fetch_sub(page::mask_bytes(size, extent, state.pages), Relaxed);
+        *state = SlotState { gone: true, ..SlotState::default() };
+        slot.verified.store(0, Relaxed);
+        entry.remove_slot(extent);
+        drop(state);
+        self.index.forget_empty(entry);
+    }
+
+    /// One extent of the object less in this tier; the last takes the files with it. The extent's own space is the
+    /// caller's to release, after this.
+    pub(crate) fn detach(&self, tier: usize, entry: &Entry, extent: u32, pages: Mask) {
+        let mut extents = entry.files[tier].lock();
+        *extents -= 1;
+        if *extents == 0 {
+            self.tiers[tier].unlink(entry.object.key);
+            self.tiers[tier].quota.release(self.overhead(tier, &entry.object));
+        } else {
+            drop(extents);
+            self.free(tier, entry, extent, pages);
+        }
+    }
+
+    /// Marks pages as absent, then frees their blocks.
+    pub(crate) fn free(&self, tier: usize, entry: &Entry, extent: u32, pages: Mask) {
+        let first = u64::from(extent) * u64::from(page::PAGES);
+        for run in page::runs(pages) {
+            let numbers = first + u64::from(run.start)..first + u64::from(run.end);
+            let bytes = page::run_bytes(entry.object.size, extent, &run);
+            let tier = &self.tiers[tier];
+            let freed = tier.clear_records(&entry.object, numbers).and_then(|()| tier.punch(entry.object.key, &bytes));
+            if let Err(error) = freed {
+                tracing::warn!(%error, "cannot free part of a cached file");
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, entry: &Arc<Entry>, extent: u32) -> bool {
+        let Some(slot) = entry.slot(extent) else { return false };
+        let state = slot.state.write();
+        if state.home.is_none() || entry.pinned() {
+            return false;
+        }
+        self.clear(entry, extent, &slot, state);
+        true
+    }
+
+    /// After the scan at start: a quota may have been lowered since.
+    pub(crate) fn fit_quotas(&self) {
+        for (at, tier) in self.tiers.iter().enumerate().filter(|(_, tier)| tier.usable()) {
+            while tier.quota.used() > tier.quota.limit() && self.evict_one(at) {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Reading: bytes, and descriptors of complete files.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use penstock_wire::message::{Object, ObjectKey, PAGE};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    index::{Entry, PinnedFile, Slot, SlotState},
+    page::{self, Mask},
+    store::Inner,
+};
+
+impl Inner {
+    pub(crate) fn read(&self, key: ObjectKey, offset: u64, len: usize) -> Option<Bytes> {
+        if len == 0 {
+            return Some(Bytes::new());
+        }
+        let entry = self.index.get(key)?;
+        let size = entry.object.size;
+        let end = offset.checked_add(len as u64).filter(|end| *end <= size)?;
+        let start = offset / PAGE * PAGE;
+        let mut bytes = vec![0; (end.next_multiple_of(PAGE).min(size) - start) as usize];
+        for (extent, pages) in page::split(&(offset..end)) {
+            let part = page::run_bytes(size, extent, &pages);
+            let into = &mut bytes[(part.start - start) as usize..(part.end - start) as usize];
+            self.read_extent(&entry, extent, page::mask_of(pages), into)?;
+        }
+        let skip = (offset - start) as usize;
+        Some(Bytes::from(bytes).slice(skip..skip + len))
+    }
+
+    /// `pages` is one run; `into` is as long as it.
+    fn read_extent(&self, entry: &Arc<Entry>, extent: u32, pages: Mask, into: &mut [u8]) -> Option<()> {
+        let slot = entry.slot(extent)?;
+        let bad = {
+            let state = slot.state.read();
+            let home = state.home.as_ref().filter(|_| state.pages & pages == pages)?;
+            let tier = &self.tiers[home.tier];
+            tier.evict.touch(&home.node);
+            match tier.open_data(entry.object.key, false) {
+                Ok(file) => check(&file, &entry.object, extent, &state, pages, into),
+                Err(_) => pages,
+            }
+        };
+        slot.verified.fetch_or(pages & !bad, Relaxed);
+        if bad == 0 {
+            return Some(());
+        }
+        self.drop_bad(entry, extent, &slot, bad);
+        None
+    }
+
+    /// Every present page of an extent that this process has not verified yet is read; true when all are right.
+    fn verify(&self, entry: &Arc<Entry>, extent: u32, slot: &Slot, file: &File) -> bool {
+        let bad = {
+            let state = slot.state.read();
+            let mut bad = 0;
+            for run in page::runs(state.pages & !slot.verified.load(Relaxed)) {
+                let bytes = page::run_bytes(entry.object.size, extent, &run);
+                let mut into = vec![0; (bytes.end - bytes.start) as usize];
+                bad |= check(file, &entry.object, extent, &state, page::mask_of(run), &mut into);
+            }
+            slot.verified.fetch_or(state.pages & !bad, Relaxed);
+            bad
+        };
+        if bad != 0 {
+            self.drop_bad(entry, extent, slot, bad);
+        }
+        bad == 0
+    }
+
+    /// Takes bad pages out of the index. Their blocks stay, and stay charged, until the page is written again or the
+    /// extent goes: someone may read the file through a descriptor.
+    fn drop_bad(&self, entry: &Entry, extent: u32, slot: &Slot, bad: Mask) {
+        let mut state = slot.state.write();
+        let bad = bad & state.pages;
+        let Some(home) = state.home.clone().filter(|_| bad != 0) else { return };
+        let first = u64::from(extent) * u64::from(page::PAGES);
+        for run in page::runs(bad) {
+            let pages = first + u64::from(run.start)..first + u64::from(run.end);
+            if let Err(error) = self.tiers[home.tier].clear_records(&entry.object, pages) {
+                tracing::debug!(%error, "cannot mark a bad page as absent");
+            }
+        }
+        state.pages &= !bad;
+        slot.verified.fetch_and(!bad, Relaxed);
+        self.counters.cached.fetch_sub(page::mask_bytes(entry.object.size, extent, bad), Relaxed);
+        self.counters.corrupt.fetch_add(u64::from(bad.count_ones()), Relaxed);
+        tracing::warn!(key = %format!("{:032x}", entry.object.key.0), extent, pages = bad.count_ones(), "dropped bad pages");
+    }
+
+    pub(crate) fn open_complete(&self, key: ObjectKey) -> Option<PinnedFile> {
+        let entry = self.index.get(key)?;
+        // Pinned first: whoever evicts looks at the pins with the slot locked, so either it sees this pin or what
+        // follows sees the hole.
+        let pin = entry.pin();
+        let slots = entry.slots();
+        let size = entry.object.size;
+        if slots.len() as u64 != page::page_count(size).div_ceil(u64::from(page::PAGES)) {
+            return None;
+        }
+        let mut at = None;
+        for (extent, slot) in &slots {
+            let state = slot.state.read();
+            let home = state.home.as_ref().filter(|_| state.pages == page::full_mask(size, *extent))?;
+            if *at.get_or_insert(home.tier) != home.tier {
+                return None;
+            }
+            self.tiers[home.tier].evict.touch(&home.node);
+        }
+        let file = self.tiers[at?].open_data(key, false).ok()?;
+        let right = slots.iter().all(|(extent, slot)| self.verify(&entry, *extent, slot, &file));
+        right.then_some(PinnedFile { file, _pin: pin })
+    }
+}
+
+/// Reads a run of pages and returns those whose checksum is wrong; all of them when the file cannot be read.
+pub(crate) fn check(
+    file: &File,
+    object: &Object,
+    extent: u32,
+    state: &SlotState,
+    pages: Mask,
+    into: &mut [u8],
+) -> Mask {
+    let (first, size) = (pages.trailing_zeros(), object.size);
+    let start = page::run_bytes(size, extent, &(first..first + 1)).start;
+    if let Err(error) = file.read_exact_at(into, start) {
+        tracing::warn!(%error, "cannot read a cached file");
+        return pages;
+    }
+    let bits = first..first + pages.count_ones();
+    bits.zip(into.chunks(PAGE as usize))
+        .filter(|(bit, bytes)| xxh3_64(bytes) != state.sum(*bit))
+        .fold(0, |bad, (bit, _)| bad | 1 << bit)
+}

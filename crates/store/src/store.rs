@@ -1,0 +1,193 @@
+//! The store as its callers see it.
+
+use std::{
+    io,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use penstock_wire::{
+    config::Medium,
+    message::{EXTENT, Object, ObjectKey},
+};
+
+use crate::{
+    index::{Index, PinnedFile},
+    page,
+    tier::{Tier, TierOptions},
+};
+
+/// The tiers of one worker. Cheap to clone; all clones are the same store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) index: Index,
+    pub(crate) tiers: Vec<Tier>,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) cached: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) demoted: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
+}
+
+/// Why bytes were not kept. The bytes themselves are good: a caller that has them serves them all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("bytes {start}..{end} of an object of {size} bytes are not whole pages of it")]
+    Misaligned { start: u64, end: u64, size: u64 },
+    #[error("the object is cached with another size ({cached} bytes, not {given})")]
+    OtherSize { cached: u64, given: u64 },
+    #[error("no tier has room")]
+    Full,
+    #[error("failed to write a cached file")]
+    Io(#[from] io::Error),
+}
+
+/// One extent of which at least one page is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtentInfo {
+    pub object: Arc<Object>,
+    /// Number of the extent in its object.
+    pub extent: u32,
+    /// Bytes of it that are present.
+    pub present: u64,
+}
+
+impl ExtentInfo {
+    /// Where the extent lies in its object.
+    pub fn range(&self) -> Range<u64> {
+        let start = u64::from(self.extent) * EXTENT;
+        start..(start + EXTENT).min(self.object.size)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierStats {
+    pub medium: Medium,
+    pub quota: u64,
+    /// Bytes, overhead included.
+    pub used: u64,
+    /// Why the tier is not used, a sentence for the user.
+    pub trouble: Option<String>,
+}
+
+/// Numbers of the moment; counters run since the store was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub tiers: Vec<TierStats>,
+    /// Bytes of objects that are present, without overhead.
+    pub cached_bytes: u64,
+    /// Bytes that left the store for want of room.
+    pub evicted_bytes: u64,
+    /// Bytes that went one tier down.
+    pub demoted_bytes: u64,
+    /// Pages dropped because their checksum was wrong or they could not be read.
+    pub corrupt_pages: u64,
+}
+
+impl Store {
+    /// Opens the tiers, highest first, and takes stock of what they hold. A tier that cannot be used stays out, with its
+    /// `trouble` in [`Store::stats`]; with no usable tier every write fails with [`WriteError::Full`]. Blocks for the scan.
+    pub fn open(tiers: Vec<TierOptions>) -> Self {
+        let tiers = tiers.into_iter().map(Tier::open).collect();
+        let inner = Inner { index: Index::new(), tiers, counters: Counters::default() };
+        inner.take_stock();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The parts of `range` (widened to whole pages, cut at `size`) that are absent, in order and joined where they touch.
+    pub fn missing(&self, object: &ObjectKey, size: u64, range: Range<u64>) -> Vec<Range<u64>> {
+        let range = range.start..range.end.min(size);
+        let entry = self.inner.index.get(*object).filter(|entry| entry.object.size == size);
+        let mut found: Vec<Range<u64>> = Vec::new();
+        for (extent, pages) in page::split(&range) {
+            let slot = entry.as_ref().and_then(|entry| entry.slot(extent));
+            let present = slot.map_or(0, |slot| slot.state.read().pages);
+            for run in page::runs(page::mask_of(pages) & !present) {
+                let bytes = page::run_bytes(size, extent, &run);
+                match found.last_mut() {
+                    Some(last) if last.end == bytes.start => last.end = bytes.end,
+                    _ => found.push(bytes),
+                }
+            }
+        }
+        found
+    }
+
+    /// Bytes `offset..offset + len`, all or nothing. Whole pages are read and their checksums compared; a page that fails
+    /// is dropped and the answer is `None`. Counts as a visit. Blocks for disk I/O.
+    pub fn read(&self, object: &ObjectKey, offset: u64, len: usize) -> Option<Bytes> {
+        self.inner.read(*object, offset, len)
+    }
+
+    /// Keeps `data` at `offset`: whole pages, but for the object's last. Pages that are present already stay as they are
+    /// (one version has one content). On an error some of the pages may have been kept. Blocks for disk I/O.
+    pub fn write(&self, object: &Object, offset: u64, data: &[u8]) -> Result<(), WriteError> {
+        self.inner.write(object, offset, data)
+    }
+
+    /// The object's file, when all of it is present in one tier and every page was verified by this process; pages that
+    /// were not yet are read now. Blocks for disk I/O. `None` for an empty object.
+    pub fn open_complete(&self, object: &ObjectKey) -> Option<PinnedFile> {
+        self.inner.open_complete(*object)
+    }
+
+    /// Every extent that is present, in no order.
+    pub fn extents(&self) -> Vec<ExtentInfo> {
+        let of_entry = |entry: Arc<crate::index::Entry>| {
+            entry.slots().into_iter().filter_map(move |(extent, slot)| {
+                let pages = slot.state.read().pages;
+                let present = page::mask_bytes(entry.object.size, extent, pages);
+                (present > 0).then(|| ExtentInfo { object: entry.object.clone(), extent, present })
+            })
+        };
+        self.inner.index.entries().flat_map(of_entry).collect()
+    }
+
+    /// Drops one extent; waits for readers of it. False when it is absent or the object is pinned.
+    pub fn remove_extent(&self, object: &ObjectKey, extent: u32) -> bool {
+        self.inner.index.get(*object).is_some_and(|entry| self.inner.remove(&entry, extent))
+    }
+
+    /// Drops an object; waits for its readers. False when nothing of it was removed: absent or pinned.
+    pub fn remove_object(&self, object: &ObjectKey) -> bool {
+        let Some(entry) = self.inner.index.get(*object) else { return false };
+        let removed = entry.slots().into_iter().map(|(extent, _)| self.inner.remove(&entry, extent));
+        removed.fold(false, |any, one| any | one)
+    }
+
+    /// Drops the objects for which `keep` is false, pinned ones excepted. Returns how many it dropped.
+    pub fn retain(&self, mut keep: impl FnMut(&Object) -> bool) -> usize {
+        let unwanted: Vec<_> = self.inner.index.entries().filter(|entry| !keep(&entry.object)).collect();
+        unwanted.iter().filter(|entry| self.remove_object(&entry.object.key)).count()
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let tier = |tier: &Tier| TierStats {
+            medium: tier.medium,
+            quota: tier.quota.limit(),
+            used: tier.quota.used(),
+            trouble: tier.trouble.clone(),
+        };
+        let counters = &self.inner.counters;
+        StoreStats {
+            tiers: self.inner.tiers.iter().map(tier).collect(),
+            cached_bytes: counters.cached.load(Relaxed),
+            evicted_bytes: counters.evicted.load(Relaxed),
+            demoted_bytes: counters.demoted.load(Relaxed),
+            corrupt_pages: counters.corrupt.load(Relaxed),
+        }
+    }
+}
