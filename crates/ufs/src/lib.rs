@@ -1,4 +1,14 @@
 //! Under file systems: the stores that own the data, behind one small trait.
+//!
+//! [`open`] makes a [`Ufs`] of a mount's source and options without touching the store; [`Ufs::probe`] asks whether it
+//! answers. `docs/ufs.md` lists schemes and options.
+
+mod local;
+mod open;
+mod options;
+mod s3;
+
+pub use open::{OpenMount, open};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +30,11 @@ pub trait Ufs: Send + Sync {
 
     /// The target of a symlink, for stores that have them.
     async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, UfsError>;
+
+    /// Whether the mount works, by one cheap request. The error is fit for users.
+    async fn probe(&self) -> Result<(), UfsError> {
+        self.stat(b"").await.map(|_| ())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
