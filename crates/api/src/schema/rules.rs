@@ -1,0 +1,61 @@
+//! What admission refuses, and how it says so. Every message names the field, its value and what to write instead; for
+//! each rule there is a file in `crds/testdata/invalid`.
+
+mod cache_runtime;
+mod dataset;
+
+pub(super) use cache_runtime::cache_runtime;
+pub(super) use dataset::dataset;
+
+use serde_json::{Value, json};
+
+use super::place::{Rule, add_rules, set};
+use crate::names::MAX_NAME;
+
+/// Names of services and pods are made from the object's name.
+fn object_name(schema: &mut Value) {
+    let long = Rule::new(
+        format!("self.metadata.name.size() <= {MAX_NAME}"),
+        format!(
+            "\"metadata.name '\" + self.metadata.name + \"' has \" + string(self.metadata.name.size())
+             + \" characters; choose a name of at most {MAX_NAME}\""
+        ),
+    );
+    let odd = Rule::new(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "\"metadata.name '\" + self.metadata.name + \"' cannot become the name of a service; use lower-case letters, \
+         digits and '-', begin with a letter and do not end in '-'\"",
+    );
+    add_rules(schema, "", [long, odd]);
+}
+
+/// Conditions are keyed by type, so that appliers merge them.
+fn conditions(schema: &mut Value) {
+    keyed(schema, "status.conditions", "type");
+}
+
+/// The list at `path` has one element for each value of `key`; the API server refuses a second.
+fn keyed(schema: &mut Value, path: &str, key: &str) {
+    set(schema, path, &json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key] }));
+}
+
+/// The map of strings at `path` has bounds, without which rules over it would count as too costly.
+fn bounded_map(schema: &mut Value, path: &str, entries: u32, length: u32) {
+    set(
+        schema,
+        path,
+        &json!({ "maxProperties": entries, "additionalProperties": { "type": "string", "maxLength": length } }),
+    );
+}
+
+/// An absolute path without `.`, `..`, empty parts and trailing slash; `/` itself where `root` says so.
+fn absolute_path(field: &str, example: &str, root: bool) -> Rule {
+    let root = if root { "self == '/' || " } else { "" };
+    Rule::new(
+        format!("{root}(self.matches('^(/[^/]+)+$') && !self.matches('/[.][.]?(/|$)'))"),
+        format!(
+            "\"{field} '\" + self + \"' is not an absolute path without '.', '..', '//' and trailing '/'; write one such \
+             as {example}\""
+        ),
+    )
+}
