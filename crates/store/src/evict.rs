@@ -5,7 +5,7 @@ mod tiny_lfu;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ pub(crate) struct Node {
     /// Written by the policy only, under its lock.
     bytes: AtomicU64,
     place: AtomicU8,
+    index: AtomicUsize,
     /// Tick of the visit that was counted last.
     visited: AtomicU64,
 }
@@ -30,8 +31,9 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(key: ObjectKey, extent: u32) -> Arc<Self> {
         let hash = xxh3_64_with_seed(&key.0.to_le_bytes(), u64::from(extent));
-        let (bytes, place, visited) = (AtomicU64::new(0), AtomicU8::new(0), AtomicU64::new(0));
-        Arc::new(Self { key, extent, hash, bytes, place, visited })
+        let (bytes, visited) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (place, index) = (AtomicU8::new(0), AtomicUsize::new(0));
+        Arc::new(Self { key, extent, hash, bytes, place, index, visited })
     }
 }
 

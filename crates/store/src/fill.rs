@@ -121,8 +121,9 @@ impl Inner {
         let overhead = page::object_overhead(size, meta::file_len(&entry.object), block) + block;
         let need = if state.home.is_none() { cost + overhead } else { cost };
         let mut space = self.make_room(tier, need).ok_or(WriteError::Full)?;
+        let mut taken = cost;
         if state.home.is_none() {
-            self.attach(tier, entry, &mut space)?;
+            taken += self.attach(tier, entry, &mut space)?;
         }
         if let Err(error) = self.put_pages(tier, entry, batch) {
             self.undo(tier, entry, state, batch.extent, new);
@@ -146,7 +147,7 @@ impl Inner {
             self.tiers[tier].evict.touch(&home.node);
         } else {
             let node = Node::new(entry.object.key, batch.extent);
-            self.tiers[tier].evict.insert(&node, cost);
+            self.tiers[tier].evict.insert(&node, taken);
             state.home = Some(Home { tier, node });
         }
         Ok(())
@@ -164,16 +165,17 @@ impl Inner {
         Ok(())
     }
 
-    /// One more extent of the object in this tier; makes its files for the first.
-    fn attach(&self, tier: usize, entry: &Entry, space: &mut Reservation<'_>) -> Result<(), WriteError> {
-        let mut extents = entry.files[tier].lock();
+    /// One more extent of the object in this tier; makes its files for the first. Returns what they take.
+    fn attach(&self, tier: usize, entry: &Entry, space: &mut Reservation<'_>) -> Result<u64, WriteError> {
+        let (mut extents, mut taken) = (entry.files[tier].lock(), 0);
         if *extents == 0 {
             let made = self.tiers[tier].create(&entry.object, space);
             made.map_err(|error| if tier::is_full(&error) { WriteError::Full } else { WriteError::Io(error) })?;
-            space.commit(self.overhead(tier, &entry.object));
+            taken = self.overhead(tier, &entry.object);
+            space.commit(taken);
         }
         *extents += 1;
-        Ok(())
+        Ok(taken)
     }
 
     /// After a failed write: frees what it may have taken.

@@ -76,7 +76,7 @@ impl Inner {
         if entry.object.size != parsed.object.size {
             return None;
         }
-        let mut charged = 0;
+        let (overhead, mut charged) = (self.overhead(at, &parsed.object), 0);
         for (extent, state) in states(&parsed, at) {
             let Some(slot) = entry.slot_or_add(extent) else { continue };
             let mut held = slot.state.write();
@@ -86,7 +86,8 @@ impl Inner {
             }
             let cost = page::bytes_rounded(parsed.object.size, extent, state.pages, tier.block);
             if let Some(home) = &state.home {
-                tier.evict.insert(&home.node, cost);
+                let files = if charged == 0 { overhead } else { 0 };
+                tier.evict.insert(&home.node, cost + files);
             }
             let present = page::mask_bytes(parsed.object.size, extent, state.pages);
             self.counters.cached.fetch_add(present, Relaxed);
@@ -98,7 +99,7 @@ impl Inner {
             self.index.forget_empty(&entry);
             return None;
         }
-        tier.quota.found(charged + self.overhead(at, &parsed.object));
+        tier.quota.found(charged + overhead);
         if on_disk.blocks() * 512 > charged {
             self.free_leftovers(at, &parsed);
         }

@@ -38,6 +38,7 @@ fn a_cyclic_scan_half_as_large_again_as_the_cache_still_hits() {
             hits += if round == 0 { 0 } else { of_round };
         }
         let ratio = hits as f64 / (4 * objects.len()) as f64;
+        println!("watermarks {low} and {high}: {ratio:.2} hits");
         assert!(ratio >= want, "{ratio:.2} hits with watermarks {low} and {high}");
     }
 }
@@ -49,7 +50,9 @@ fn a_scan_does_not_push_out_what_is_read_often() {
     let hot: Vec<_> = (0..16).map(|n| object(n, MIB / 4)).collect();
     let scan: Vec<_> = (100..300).map(|n| object(n, MIB / 4)).collect();
     for _ in 0..5 {
-        hot.iter().for_each(|object| assert!(visit(&store, object) || true));
+        hot.iter().for_each(|object| {
+            visit(&store, object);
+        });
     }
     scan.iter().for_each(|object| {
         visit(&store, object);
