@@ -8,7 +8,7 @@ pub(crate) fn check(role: Role, request: &Request) -> Result<(), Failure> {
         return Err(Failure::BadRequest("only peers may send this; connect with the peer key".into()));
     }
     match request {
-        Request::Stat { path } | Request::ReadLink { path } => check_path(path),
+        Request::Stat { path } | Request::ReadLink { path } | Request::Forget { path } => check_path(path),
         Request::List { path, limit, .. } => {
             check_path(path)?;
             require(*limit > 0, "a list with limit 0 never ends")
@@ -39,7 +39,7 @@ fn open_to_clients(request: &Request) -> bool {
         | Request::ReadLink { .. }
         | Request::Read { .. }
         | Request::OpenLocal { .. } => true,
-        Request::SetMembers(_) | Request::Stats | Request::Drain | Request::Push { .. } => false,
+        Request::SetMembers(_) | Request::Stats | Request::Drain | Request::Push { .. } | Request::Forget { .. } => false,
     }
 }
 

@@ -125,6 +125,8 @@ pub enum Request {
     Drain,
     /// Peer only: keep these bytes (page-aligned; whole pages but for the object's last) as owner.
     Push { object: Object, offset: u64, data: Bytes },
+    /// Peer only: what is known of this path is out of date (its object was found changed); ask the UFS again.
+    Forget { path: Path },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
