@@ -11,9 +11,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::{Pid, PidfdFlags, Signal},
+};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, unix::AsyncFd},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdout, Command},
     sync::watch,
 };
@@ -118,13 +121,15 @@ impl Daemon {
             return None;
         }
         let (tell, ended) = watch::channel(false);
-        let waiter = AsyncFd::register(pidfd.try_clone().ok()?).ok()?;
-        tokio::spawn(async move {
+        let watched = pidfd.try_clone().ok()?;
+        let watch = move || {
             // A pidfd becomes readable when its process ends.
-            waiter.readable().await.map(|_| ()).ok();
+            let mut fds = [PollFd::new(&watched, PollFlags::IN)];
+            while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
             tracing::warn!(dataset, pid = id.pid, "the adopted serving process has ended");
             tell.send_replace(true);
-        });
+        };
+        std::thread::Builder::new().name("adopted".to_owned()).spawn(watch).ok()?;
         Some(Self { id, pidfd, ended, stopping: Arc::default() })
     }
 

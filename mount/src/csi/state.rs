@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(state.load::<PublishedRecord>(Path::new("/t")), None);
         state.save(&record).unwrap();
         assert_eq!(state.load(Path::new("/t")), Some(record.clone()));
-        assert_eq!(state.load_all(), [record]);
+        assert_eq!(state.load_all::<PublishedRecord>(), [record]);
         assert!(state.load_all::<StagedRecord>().is_empty());
         state.remove::<PublishedRecord>(Path::new("/t")).unwrap();
         state.remove::<PublishedRecord>(Path::new("/t")).unwrap();
