@@ -1,1 +1,20 @@
-//! To come.
+//! A cache worker: serves extents and metadata of one Dataset, and fetches what it lacks exactly once for everyone.
+//!
+//! [`run`] is the whole process but for its arguments; `docs/architecture.md` says how workers, mounts and the operator
+//! play together.
+
+mod config;
+mod fill;
+mod handover;
+mod http;
+mod members;
+mod metadata;
+mod metrics;
+mod namespace;
+mod pins;
+mod run;
+mod source;
+mod worker;
+
+pub use config::{ConfigError, Loaded, load};
+pub use run::{Options, RunError, run};

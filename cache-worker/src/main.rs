@@ -1,1 +1,51 @@
-fn main() {}
+//! The cache worker's process.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use penstock_worker::{Options, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Serves one Dataset's extents and metadata from its tiers, and fetches what it lacks.
+#[derive(Parser)]
+#[command(name = "penstock-worker", version)]
+struct Args {
+    /// Directory with worker.json, members.json, the keys and secret options.
+    #[arg(long)]
+    config_dir: PathBuf,
+    /// This worker's name in member lists: its pod's name.
+    #[arg(long)]
+    id: String,
+    /// Address of the wire protocol.
+    #[arg(long, default_value = "0.0.0.0:9440")]
+    listen: String,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:9441")]
+    http: String,
+    /// Directory for worker.sock, by which the node's mounts get descriptors of cached files.
+    #[arg(long)]
+    socket_dir: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Fails only when one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Args { config_dir, id, listen, http, socket_dir } = Args::parse();
+    let shutdown = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(run(Options { config_dir, id, listen, http, socket_dir }, shutdown).await?)
+}

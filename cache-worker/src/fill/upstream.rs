@@ -1,0 +1,95 @@
+//! Where absent bytes come from: whoever held the extent before, else the UFS.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
+use parking_lot::RwLock;
+use penstock_placement::Member;
+use penstock_wire::message::{Failure, Object, ObjectKey, PAGE};
+
+use super::{Origin, ranges::join};
+use crate::{
+    members::{Members, Unheld},
+    metadata::View,
+    source::{Source, failure},
+};
+
+pub(crate) struct Upstream {
+    pub(crate) members: Arc<Members>,
+    pub(crate) view: RwLock<Arc<View>>,
+}
+
+impl Upstream {
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    async fn from_ufs(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Failure> {
+        let view = self.view();
+        let (source, inner) = locate(&view, object)?;
+        let read = source.read(inner, &object.version, range.start, range.end - range.start).await;
+        read.map_err(failure)
+    }
+
+    /// From the first holder that has all of it; else those that have some of it.
+    async fn from_holders(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Vec<Member>> {
+        let mut partial = Vec::new();
+        for holder in self.members.holders(object, range.start) {
+            match self.members.ask_cached(&holder, object, range.start, range.end - range.start).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(Unheld::Absent) => partial.push(holder),
+                Err(Unheld::Sick) => {}
+            }
+        }
+        Err(partial)
+    }
+
+    async fn page_from_holders(&self, object: &Object, holders: &[Member], page: &Range<u64>) -> Option<Bytes> {
+        for holder in holders {
+            if let Ok(bytes) = self.members.ask_cached(holder, object, page.start, page.end - page.start).await {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+}
+
+impl Origin for Upstream {
+    async fn fetch(&self, object: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
+        let holders = match self.from_holders(object, &range).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(holders) => holders,
+        };
+        if holders.is_empty() || range.end - range.start <= PAGE {
+            return self.from_ufs(object, &range).await;
+        }
+        let pages: Vec<_> =
+            range.clone().step_by(PAGE as usize).map(|start| start..(start + PAGE).min(range.end)).collect();
+        let held = join_all(pages.iter().map(|page| self.page_from_holders(object, &holders, page))).await;
+        if held.iter().all(Option::is_none) {
+            return self.from_ufs(object, &range).await;
+        }
+        let mut whole = BytesMut::zeroed((range.end - range.start) as usize);
+        let mut put = |at: u64, bytes: &Bytes| {
+            let start = (at - range.start) as usize;
+            whole[start..start + bytes.len()].copy_from_slice(bytes);
+        };
+        let absent = join(pages.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(page, _)| page.clone()));
+        for (page, bytes) in pages.iter().zip(&held) {
+            put(page.start, bytes.as_ref().unwrap_or(&Bytes::new()));
+        }
+        let fetched = join_all(absent.iter().map(|range| self.from_ufs(object, range))).await;
+        for (range, bytes) in absent.iter().zip(fetched) {
+            put(range.start, &bytes?);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+/// The mount that holds the object. A key of another mount is that of a mount which was pointed elsewhere since.
+pub(crate) fn locate<'a>(view: &'a View, object: &'a Object) -> Result<(&'a Arc<Source>, &'a [u8]), Failure> {
+    let (source, inner) = view.namespace.resolve(&object.path).mount.ok_or(Failure::Stale)?;
+    let key = ObjectKey::new(&source.spec.source, inner, &object.version);
+    if key == object.key { Ok((source, inner)) } else { Err(Failure::Stale) }
+}

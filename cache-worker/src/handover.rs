@@ -1,0 +1,152 @@
+//! Handing extents over to those who own them by the present list.
+
+use std::{collections::HashSet, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use penstock_placement::{Member, MemberList};
+use penstock_store::{ExtentInfo, Store};
+use penstock_wire::{
+    Address,
+    message::{EXTENT, Handover, ObjectKey, Request},
+};
+
+use crate::{members::Members, metrics::Metrics};
+
+/// Extents on their way at once: their bytes are in memory.
+const CONCURRENT: usize = 4;
+/// What is filled during a pass goes with the next.
+const PASSES: usize = 4;
+/// How many of the ranked members are tried.
+const CANDIDATES: usize = 2;
+
+pub(crate) struct Drains {
+    store: Store,
+    members: Arc<Members>,
+    metrics: Arc<Metrics>,
+    progress: Mutex<Handover>,
+}
+
+impl Drains {
+    pub(crate) fn new(store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
+        Self { store, members, metrics, progress: Mutex::default() }
+    }
+
+    pub(crate) fn progress(&self) -> Handover {
+        *self.progress.lock()
+    }
+
+    /// Begins, unless it is under way or done for the present list.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        let mut progress = self.progress.lock();
+        if progress.running || progress.finished_epoch == self.members.list().epoch {
+            return;
+        }
+        progress.running = true;
+        tokio::spawn(self.clone().run());
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut done = HashSet::new();
+        let mut epoch = self.members.list().epoch;
+        for _ in 0..PASSES {
+            let list = self.members.list();
+            if list.epoch != epoch {
+                done.clear();
+                epoch = list.epoch;
+            }
+            let moving = self.moving(&list, &done);
+            if moving.is_empty() {
+                break;
+            }
+            self.progress.lock().left_bytes = moving.iter().map(|extent| extent.present).sum();
+            let moves = moving.into_iter().map(|extent| self.hand_over(list.clone(), extent));
+            let moved: Vec<_> = futures::stream::iter(moves).buffer_unordered(CONCURRENT).collect().await;
+            done.extend(moved.into_iter().flatten());
+        }
+        let mut progress = self.progress.lock();
+        progress.running = false;
+        progress.finished_epoch = epoch;
+        tracing::info!(epoch, moved = progress.moved_bytes, left = progress.left_bytes, "hand-over finished");
+    }
+
+    fn moving(&self, list: &MemberList, done: &HashSet<(ObjectKey, u32, u64)>) -> Vec<ExtentInfo> {
+        let mine = |extent: &ExtentInfo| list.owner(extent.object.key.placement(start(extent)));
+        let mut extents = self.store.extents();
+        extents.retain(|extent| {
+            mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !done.contains(&identity(extent))
+        });
+        extents
+    }
+
+    /// Returns the extent's identity when its new owner has it.
+    async fn hand_over(&self, list: Arc<MemberList>, extent: ExtentInfo) -> Option<(ObjectKey, u32, u64)> {
+        let ranked = list.ranked(extent.object.key.placement(start(&extent)));
+        let takers: Vec<_> = ranked.into_iter().filter(|m| !self.members.is_me(m)).take(CANDIDATES).collect();
+        let end = (start(&extent) + EXTENT).min(extent.object.size);
+        let absent = self.store.missing(&extent.object.key, extent.object.size, start(&extent)..end);
+        for run in complement(start(&extent)..end, &absent) {
+            let (store, key, at) = (self.store.clone(), extent.object.key, run.start);
+            let read = move || store.read(&key, at, (run.end - run.start) as usize);
+            // Evicted meanwhile: nothing to hand over.
+            let Some(data) = tokio::task::spawn_blocking(read).await.ok().flatten() else { continue };
+            let len = data.len() as u64;
+            if !self.push(&takers, &extent, at, data).await {
+                return None;
+            }
+            self.metrics.pushed_bytes.inc_by(len);
+            let mut progress = self.progress.lock();
+            progress.moved_bytes += len;
+            progress.left_bytes = progress.left_bytes.saturating_sub(len);
+        }
+        // A leaving worker keeps its copy until it goes: readers with the old list still come.
+        if self.members.is_member() {
+            self.store.remove_extent(&extent.object.key, extent.extent);
+        }
+        Some(identity(&extent))
+    }
+
+    async fn push(&self, takers: &[&Member], extent: &ExtentInfo, offset: u64, data: Bytes) -> bool {
+        for taker in takers {
+            let request = Request::Push { object: (*extent.object).clone(), offset, data: data.clone() };
+            match self.members.pool.call(&Address::Tcp(taker.addr.clone()), request).await {
+                Ok(_) => return true,
+                Err(error) => tracing::warn!(taker = taker.id, %error, "cannot hand an extent over"),
+            }
+        }
+        false
+    }
+}
+
+fn start(extent: &ExtentInfo) -> u64 {
+    u64::from(extent.extent) * EXTENT
+}
+
+fn identity(extent: &ExtentInfo) -> (ObjectKey, u32, u64) {
+    (extent.object.key, extent.extent, extent.present)
+}
+
+/// The parts of `whole` that are not in `holes`, which are in order and apart.
+fn complement(whole: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
+    let starts = std::iter::once(whole.start).chain(holes.iter().map(|hole| hole.end));
+    let ends = holes.iter().map(|hole| hole.start).chain(std::iter::once(whole.end));
+    starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_present_is_what_is_not_missing() {
+        for (holes, present) in [
+            (vec![], vec![0..10]),
+            (vec![0..10], vec![]),
+            (vec![0..2, 5..6], vec![2..5, 6..10]),
+            (vec![3..10], vec![0..3]),
+        ] {
+            assert_eq!(complement(0..10, &holes), present);
+        }
+    }
+}

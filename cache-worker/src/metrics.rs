@@ -1,0 +1,193 @@
+//! What a worker counts. Labels are of small, fixed sets: never an object's or a client's name.
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use penstock_store::StoreStats;
+use penstock_ufs::UfsError;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Operation {
+    pub(crate) operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Kind {
+    pub(crate) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TierLabel {
+    /// Its place: 0 is the highest.
+    pub(crate) level: u32,
+    pub(crate) medium: &'static str,
+}
+
+type UnsignedGauge = Gauge<u64, AtomicU64>;
+type Seconds = Family<Operation, Histogram, fn() -> Histogram>;
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) served: Counter,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) hit_bytes: Counter,
+    pub(crate) miss_bytes: Counter,
+    pub(crate) ufs_bytes: Counter,
+    pub(crate) peer_bytes: Counter,
+    pub(crate) pushed_bytes: Counter,
+    pub(crate) unkept_bytes: Counter,
+    pub(crate) ufs_errors: Family<Kind, Counter>,
+    pub(crate) failures: Family<Operation, Counter>,
+    requests: Seconds,
+    ufs: Seconds,
+    pub(crate) epoch: UnsignedGauge,
+    cached: UnsignedGauge,
+    evicted: Counter,
+    demoted: Counter,
+    corrupt: Counter,
+    tier_used: Family<TierLabel, UnsignedGauge>,
+    tier_quota: Family<TierLabel, UnsignedGauge>,
+    tier_usable: Family<TierLabel, UnsignedGauge>,
+    pub(crate) mounts_in_trouble: UnsignedGauge,
+}
+
+/// 50 µs to about 25 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.00005, 2.0, 20))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("penstock_worker"),
+            served: Counter::default(),
+            hits: Counter::default(),
+            misses: Counter::default(),
+            hit_bytes: Counter::default(),
+            miss_bytes: Counter::default(),
+            ufs_bytes: Counter::default(),
+            peer_bytes: Counter::default(),
+            pushed_bytes: Counter::default(),
+            unkept_bytes: Counter::default(),
+            ufs_errors: Family::default(),
+            failures: Family::default(),
+            requests: Family::new_with_constructor(seconds),
+            ufs: Family::new_with_constructor(seconds),
+            epoch: Gauge::default(),
+            cached: Gauge::default(),
+            evicted: Counter::default(),
+            demoted: Counter::default(),
+            corrupt: Counter::default(),
+            tier_used: Family::default(),
+            tier_quota: Family::default(),
+            tier_usable: Family::default(),
+            mounts_in_trouble: Gauge::default(),
+        };
+        metrics.register_counts();
+        metrics.register_states();
+        metrics
+    }
+
+    fn register_counts(&mut self) {
+        let r = &mut self.registry;
+        r.register("read_hits", "Reads answered from the store", self.hits.clone());
+        r.register("read_misses", "Reads that had to fetch", self.misses.clone());
+        for (name, help, counter) in [
+            ("served", "Bytes sent to mounts and peers", &self.served),
+            ("hit", "Bytes served from the store", &self.hit_bytes),
+            ("miss", "Bytes served that had to be fetched", &self.miss_bytes),
+            ("fetched_ufs", "Bytes fetched from under file systems", &self.ufs_bytes),
+            ("fetched_peer", "Bytes fetched from other workers", &self.peer_bytes),
+            ("handed_over", "Bytes handed over to other workers", &self.pushed_bytes),
+            ("unkept", "Bytes fetched that no tier took", &self.unkept_bytes),
+            ("evicted", "Bytes that left the store for want of room", &self.evicted),
+            ("demoted", "Bytes that went one tier down", &self.demoted),
+        ] {
+            r.register_with_unit(name, help, Unit::Bytes, counter.clone());
+        }
+        r.register("corrupt_pages", "Pages dropped for a wrong checksum", self.corrupt.clone());
+        r.register("ufs_errors", "Failed requests to under file systems, by kind", self.ufs_errors.clone());
+        r.register("failures", "Requests answered with a failure, by operation", self.failures.clone());
+    }
+
+    fn register_states(&mut self) {
+        let r = &mut self.registry;
+        r.register_with_unit("request", "Time to answer, by operation", Unit::Seconds, self.requests.clone());
+        r.register_with_unit("ufs_request", "Time that the UFS took, by operation", Unit::Seconds, self.ufs.clone());
+        r.register("members_epoch", "Number of the member list in use", self.epoch.clone());
+        r.register_with_unit("cached", "Bytes of objects that are present", Unit::Bytes, self.cached.clone());
+        r.register_with_unit("tier_used", "Bytes that a tier takes on its medium", Unit::Bytes, self.tier_used.clone());
+        r.register_with_unit("tier_quota", "Bytes that a tier may take", Unit::Bytes, self.tier_quota.clone());
+        r.register("tier_usable", "1 when the tier is in use", self.tier_usable.clone());
+        r.register("mounts_in_trouble", "Mounts whose UFS does not answer", self.mounts_in_trouble.clone());
+    }
+
+    pub(crate) fn answered(&self, operation: &'static str, since: Instant) {
+        self.requests.get_or_create(&Operation { operation }).observe(since.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn ufs_answered(&self, operation: &'static str, took: Duration) {
+        self.ufs.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn ufs_error(&self, error: &UfsError) {
+        let kind = match error {
+            // Answers, not errors.
+            UfsError::NotFound | UfsError::NotADirectory => return,
+            UfsError::Changed => "changed",
+            UfsError::Denied(_) => "denied",
+            UfsError::Unavailable(_) => "unavailable",
+            UfsError::Misconfigured(_) => "misconfigured",
+        };
+        self.ufs_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub(crate) fn ufs_error_count(&self) -> u64 {
+        let kinds = ["changed", "denied", "unavailable", "misconfigured"];
+        kinds.into_iter().map(|kind| self.ufs_errors.get_or_create(&Kind { kind }).get()).sum()
+    }
+
+    /// The text that Prometheus scrapes.
+    pub(crate) fn text(&self, store: &StoreStats) -> String {
+        self.cached.set(store.cached_bytes);
+        for (counter, now) in [
+            (&self.evicted, store.evicted_bytes),
+            (&self.demoted, store.demoted_bytes),
+            (&self.corrupt, store.corrupt_pages),
+        ] {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
+        for (level, tier) in store.tiers.iter().enumerate() {
+            let label = TierLabel { level: level as u32, medium: medium_name(tier.medium) };
+            self.tier_used.get_or_create(&label).set(tier.used);
+            self.tier_quota.get_or_create(&label).set(tier.quota);
+            self.tier_usable.get_or_create(&label).set(u64::from(tier.trouble.is_none()));
+        }
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+pub(crate) fn medium_name(medium: penstock_wire::config::Medium) -> &'static str {
+    use penstock_wire::config::Medium;
+    match medium {
+        Medium::Mem => "MEM",
+        Medium::Ssd => "SSD",
+        Medium::Hdd => "HDD",
+    }
+}

@@ -1,0 +1,160 @@
+//! The life of the process: configuration, listeners, background work, a graceful end.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use penstock_store::{Store, TierOptions};
+use penstock_wire::{Pool, config::SOCKET_FILE, message::Role, serve};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::mpsc,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{self, Loaded},
+    http::{Ready, router},
+    members::Members,
+    metrics::Metrics,
+    pins,
+    source::Source,
+    worker::Worker,
+};
+
+/// How long requests in flight may take after SIGTERM; below Kubernetes' usual 30 s.
+const GRACE: Duration = Duration::from_secs(25);
+const PROBE: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Holds the files of [`penstock_wire::config`].
+    pub config_dir: PathBuf,
+    /// This worker's name in member lists.
+    pub id: String,
+    /// `host:port` of the wire protocol.
+    pub listen: String,
+    /// `host:port` of health and metrics.
+    pub http: String,
+    /// Where `worker.sock` is made, if anywhere.
+    pub socket_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error("the task that opens the store failed: {0}")]
+    Store(#[from] tokio::task::JoinError),
+}
+
+/// Runs a worker until `shutdown`, then finishes what is in flight.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
+    let http = bind(&options.http).await?;
+    let wire = bind(&options.listen).await?;
+    let ready = Ready::default();
+    let mut background = JoinSet::new();
+    background.spawn({
+        let app = router(ready.clone());
+        async move {
+            if let Err(error) = axum::serve(http, app).await {
+                tracing::error!(%error, "health and metrics are not served any more");
+            }
+        }
+    });
+    let loaded = tokio::select! {
+        loaded = config::first(&options.config_dir) => loaded,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let worker = start(&options.id, &loaded).await?;
+    spawn_background(&mut background, &worker, options.config_dir.clone(), loaded.clone());
+    let _ = ready.set(worker.clone());
+    tracing::info!(id = options.id, dataset = loaded.config.dataset, listen = options.listen, "serving");
+    let socket = options.socket_dir.as_deref().and_then(bind_socket);
+    let serving = async {
+        let dataset = || loaded.config.dataset.clone();
+        let tcp = serve(wire, loaded.keys.clone(), dataset(), worker.clone(), shutdown.clone());
+        let unix = async {
+            if let Some(socket) = socket {
+                serve(socket, loaded.keys.clone(), dataset(), worker.clone(), shutdown.clone()).await;
+            }
+        };
+        tokio::join!(tcp, unix);
+    };
+    let overdue = async {
+        shutdown.cancelled().await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = serving => tracing::info!("stopped"),
+        () = overdue => tracing::warn!("stopped with requests in flight: they took longer than {} s", GRACE.as_secs()),
+    }
+    Ok(())
+}
+
+async fn start(id: &str, loaded: &Loaded) -> Result<Arc<Worker>, RunError> {
+    let tiers: Vec<_> = loaded.config.tiers.iter().map(TierOptions::from).collect();
+    let store = tokio::task::spawn_blocking(move || Store::open(tiers)).await?;
+    for tier in store.stats().tiers {
+        if let Some(trouble) = tier.trouble {
+            tracing::error!(medium = ?tier.medium, trouble, "a tier is not used");
+        }
+    }
+    let metrics = Arc::new(Metrics::new());
+    let pool = Pool::new(Role::Peer, loaded.keys.peer.clone(), loaded.config.dataset.clone());
+    let members = Arc::new(Members::new(id.to_owned(), pool, metrics.clone()));
+    if let Some(list) = &loaded.members {
+        members.adopt(list.clone());
+    }
+    Ok(Arc::new(Worker::new(loaded, store, members, metrics)))
+}
+
+fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf, loaded: Loaded) {
+    let (changed, mut changes) = mpsc::channel(1);
+    tasks.spawn(config::watch(dir, loaded, changed));
+    let w = worker.clone();
+    tasks.spawn(async move {
+        w.probe(|_| true).await;
+        while let Some(loaded) = changes.recv().await {
+            tracing::info!("the configuration changed");
+            w.reload(&loaded);
+            w.probe(|_| true).await;
+        }
+    });
+    let w = worker.clone();
+    tasks.spawn(async move {
+        loop {
+            sleep(PROBE).await;
+            w.probe(|source: &Source| source.trouble().is_some()).await;
+        }
+    });
+    let members = worker.members.clone();
+    tasks.spawn(async move {
+        members.learn_from_all().await;
+        members.follow().await;
+    });
+    let pins = worker.pins.clone();
+    tasks.spawn(async move {
+        loop {
+            sleep(pins::SWEEP).await;
+            pins.sweep();
+        }
+    });
+}
+
+async fn bind(address: &str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_owned(), source })
+}
+
+/// Without its socket a worker serves its node over TCP like any other.
+fn bind_socket(dir: &Path) -> Option<UnixListener> {
+    let path = dir.join(SOCKET_FILE);
+    // Left by a predecessor.
+    let _ = std::fs::remove_file(&path);
+    UnixListener::bind(&path).inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no unix socket")).ok()
+}

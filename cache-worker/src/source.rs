@@ -1,0 +1,164 @@
+//! One mount's UFS as the worker uses it: timed, counted, tried again, and with its trouble remembered.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use penstock_ufs::{ListedEntry, OpenMount, Status, Ufs, UfsError};
+use penstock_wire::message::{Failure, Version};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{config::MountSpec, metrics::Metrics};
+
+/// Range reads in flight per mount: at most 4 MiB each.
+const FETCHES: usize = 24;
+const TRIES: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Source {
+    pub(crate) spec: MountSpec,
+    ufs: Result<Arc<dyn Ufs>, UfsError>,
+    trouble: Mutex<Option<String>>,
+    fetches: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl Source {
+    pub(crate) fn open(spec: MountSpec, metrics: Arc<Metrics>) -> Self {
+        let ufs = open(&spec.source, spec.options.as_ref());
+        let trouble = Mutex::new(ufs.as_ref().err().map(ToString::to_string));
+        if let Some(trouble) = &*trouble.lock() {
+            tracing::warn!(mount = spec.path, source = spec.source, trouble, "the mount cannot be used");
+        }
+        Self { spec, ufs, trouble, fetches: Semaphore::new(FETCHES), metrics }
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    pub(crate) async fn stat(&self, path: &[u8]) -> Result<Status, UfsError> {
+        let ufs = self.ufs()?;
+        self.attempt("stat", || ufs.stat(path)).await
+    }
+
+    pub(crate) async fn list(&self, path: &[u8]) -> Result<Vec<ListedEntry>, UfsError> {
+        let ufs = self.ufs()?;
+        self.attempt("list", || async {
+            let mut entries = Vec::new();
+            let mut pages = ufs.list(path);
+            while let Some(page) = pages.next().await {
+                entries.append(&mut page?);
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    pub(crate) async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, UfsError> {
+        let ufs = self.ufs()?;
+        self.attempt("read_link", || ufs.read_link(path)).await
+    }
+
+    pub(crate) async fn read(&self, path: &[u8], version: &Version, offset: u64, len: u64) -> Result<Bytes, UfsError> {
+        let ufs = self.ufs()?;
+        // Never closed.
+        let _turn = self.fetches.acquire().await;
+        let bytes = self.attempt("read", || ufs.read(path, version, offset, len)).await?;
+        self.metrics.ufs_bytes.inc_by(bytes.len() as u64);
+        if bytes.len() as u64 == len { Ok(bytes) } else { Err(UfsError::Changed) }
+    }
+
+    /// Asks the UFS for the first entries of the mount, so that `trouble` tells the truth.
+    pub(crate) async fn probe(&self) {
+        let Ok(ufs) = self.ufs() else { return };
+        let first_page = self.try_once("probe", || async {
+            match ufs.list(b"").next().await {
+                Some(Err(UfsError::NotFound)) => {
+                    Err(UfsError::Misconfigured(format!("{} does not exist", self.spec.source)))
+                }
+                Some(Err(error)) => Err(error),
+                Some(Ok(_)) | None => Ok(()),
+            }
+        });
+        if timeout(PROBE_TIMEOUT, first_page).await.is_err() {
+            self.note(Some(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())));
+        }
+    }
+
+    fn ufs(&self) -> Result<&dyn Ufs, UfsError> {
+        self.ufs.as_deref().map_err(UfsError::clone)
+    }
+
+    async fn attempt<T, F: Future<Output = Result<T, UfsError>>>(
+        &self,
+        operation: &'static str,
+        ask: impl Fn() -> F,
+    ) -> Result<T, UfsError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match self.try_once(operation, &ask).await {
+                Err(UfsError::Unavailable(_)) => sleep(pause).await,
+                result => return result,
+            }
+            pause *= 3;
+        }
+        self.try_once(operation, ask).await
+    }
+
+    async fn try_once<T, F: Future<Output = Result<T, UfsError>>>(
+        &self,
+        operation: &'static str,
+        ask: impl FnOnce() -> F,
+    ) -> Result<T, UfsError> {
+        let begun = Instant::now();
+        let result = ask().await;
+        self.metrics.ufs_answered(operation, begun.elapsed());
+        match &result {
+            // One object may be denied (archived, or by policy) where the mount is not.
+            Err(UfsError::Denied(_)) if operation == "read" => {}
+            Err(error @ (UfsError::Denied(_) | UfsError::Unavailable(_) | UfsError::Misconfigured(_))) => {
+                self.note(Some(error.to_string()));
+            }
+            Ok(_) | Err(_) => self.note(None),
+        }
+        if let Err(error) = &result {
+            self.metrics.ufs_error(error);
+        }
+        result
+    }
+
+    fn note(&self, now: Option<String>) {
+        let mut trouble = self.trouble.lock();
+        if *trouble == now {
+            return;
+        }
+        let (mount, source) = (&self.spec.path, &self.spec.source);
+        match &now {
+            Some(now) => tracing::warn!(mount, source, trouble = now, "the UFS of a mount does not serve"),
+            None => tracing::info!(mount, source, "the UFS of a mount serves again"),
+        }
+        *trouble = now;
+    }
+}
+
+fn open(source: &str, options: Result<&BTreeMap<String, String>, &String>) -> Result<Arc<dyn Ufs>, UfsError> {
+    let options = options.map_err(|text| UfsError::Misconfigured(text.clone()))?.clone();
+    penstock_ufs::open(&OpenMount { source: source.to_owned(), options })
+}
+
+/// What a client is told.
+pub(crate) fn failure(error: UfsError) -> Failure {
+    match error {
+        UfsError::NotFound => Failure::NotFound,
+        UfsError::NotADirectory => Failure::NotADirectory,
+        UfsError::Changed => Failure::Stale,
+        UfsError::Denied(text) => Failure::Denied(text),
+        UfsError::Unavailable(text) | UfsError::Misconfigured(text) => Failure::Ufs(text),
+    }
+}

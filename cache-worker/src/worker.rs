@@ -1,0 +1,269 @@
+//! The worker as the wire protocol sees it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use penstock_store::Store;
+use penstock_wire::{
+    Reply, Service,
+    config::{Medium, WorkerConfig},
+    message::{Description, Failure, MountStats, Object, Pattern, Reach, Request, Response, Role, Stats, TierStats},
+};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    config::{Loaded, MountSpec},
+    fill::{Fills, Upstream, locate},
+    handover::Drains,
+    members::Members,
+    metadata::View,
+    metrics::{Metrics, Operation, medium_name},
+    namespace::Namespace,
+    pins::Pins,
+    source::Source,
+};
+
+/// Up to this many bytes a MEM tier is read on the runtime's own threads: a hop to another thread costs more.
+const INLINE: u32 = 1 << 20;
+
+pub(crate) struct Worker {
+    pub(crate) store: Store,
+    pub(crate) members: Arc<Members>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) pins: Arc<Pins>,
+    config: RwLock<Arc<WorkerConfig>>,
+    fills: Fills<Upstream>,
+    drains: Arc<Drains>,
+    memory_only: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(loaded: &Loaded, store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
+        let view = view(loaded, &HashMap::new(), &metrics);
+        let upstream = Upstream { members: members.clone(), view: RwLock::new(Arc::new(view)) };
+        Self {
+            fills: Fills::new(store.clone(), upstream, metrics.clone()),
+            drains: Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone())),
+            memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
+            config: RwLock::new(Arc::new(loaded.config.clone())),
+            pins: Arc::default(),
+            store,
+            members,
+            metrics,
+        }
+    }
+
+    /// Takes a new configuration. Mounts that did not change keep their connections; all metadata is asked for anew.
+    pub(crate) fn reload(&self, loaded: &Loaded) {
+        let kept = self.view().namespace.mounts().map(|s| (s.spec.path.clone(), s.clone())).collect();
+        if loaded.config.tiers != self.config.read().tiers {
+            tracing::warn!("changed tiers take effect when the worker starts again");
+        }
+        *self.fills.origin().view.write() = Arc::new(view(loaded, &kept, &self.metrics));
+        *self.config.write() = Arc::new(loaded.config.clone());
+        if let Some(list) = &loaded.members {
+            self.members.adopt(list.clone());
+        }
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.fills.origin().view()
+    }
+
+    /// Asks the UFS of every mount that `which` picks.
+    pub(crate) async fn probe(&self, which: impl Fn(&Source) -> bool) {
+        let view = self.view();
+        let probes = view.namespace.mounts().filter(|source| which(source)).map(|source| source.probe());
+        futures::future::join_all(probes).await;
+        let troubled = view.namespace.mounts().filter(|source| source.trouble().is_some()).count();
+        self.metrics.mounts_in_trouble.set(troubled as u64);
+    }
+
+    async fn answer(&self, request: Request) -> Result<Reply, Failure> {
+        Ok(match request {
+            Request::Describe => Response::Description(self.describe()).into(),
+            Request::Stat { path } => Response::Attr(self.view().stat(&path).await?).into(),
+            Request::List { path, after, limit } => {
+                let (entries, more) = self.view().list(&path, after.as_deref(), limit).await?;
+                Response::Entries { entries, more }.into()
+            }
+            Request::ReadLink { path } => Response::Target(self.view().read_link(&path).await?).into(),
+            Request::Read { object, offset, len, pattern, reach } => {
+                Response::Data(self.read(object, offset, len, pattern, reach).await?).into()
+            }
+            Request::OpenLocal { object } => return self.open_local(object).await,
+            Request::SetMembers(list) => {
+                self.members.adopt(list);
+                Response::Done.into()
+            }
+            Request::Stats => Response::Stats(Box::new(self.stats())).into(),
+            Request::Drain => {
+                self.drains.begin();
+                Response::Done.into()
+            }
+            Request::Push { object, offset, data } => {
+                self.keep(object, offset, data).await?;
+                Response::Done.into()
+            }
+            Request::Forget { path } => {
+                self.view().forget(&path);
+                Response::Done.into()
+            }
+        })
+    }
+
+    fn describe(&self) -> Description {
+        let config = self.config.read();
+        Description {
+            dataset: config.dataset.clone(),
+            members: (*self.members.list()).clone(),
+            revalidate_ms: self.view().revalidate_ms(),
+            uid: config.uid,
+            gid: config.gid,
+        }
+    }
+
+    async fn read(
+        &self,
+        object: Object,
+        offset: u64,
+        len: u32,
+        pattern: Pattern,
+        reach: Reach,
+    ) -> Result<Bytes, Failure> {
+        let length = u64::from(len);
+        if let Some(bytes) = self.stored(&object, offset, len).await {
+            self.metrics.hits.inc();
+            self.metrics.hit_bytes.inc_by(length);
+            self.metrics.served.inc_by(length);
+            return Ok(bytes);
+        }
+        if reach == Reach::Cache {
+            return Err(Failure::NotCached);
+        }
+        let object = Arc::new(object);
+        let read = self.fills.read(&object, offset..offset + length, pattern).await;
+        if read == Err(Failure::Stale) {
+            self.forget_everywhere(object.path.clone());
+        }
+        let bytes = read?;
+        self.metrics.misses.inc();
+        self.metrics.miss_bytes.inc_by(length);
+        self.metrics.served.inc_by(length);
+        Ok(bytes)
+    }
+
+    async fn stored(&self, object: &Object, offset: u64, len: u32) -> Option<Bytes> {
+        if self.memory_only && len <= INLINE {
+            return self.store.read(&object.key, offset, len as usize);
+        }
+        let (store, key) = (self.store.clone(), object.key);
+        spawn_blocking(move || store.read(&key, offset, len as usize)).await.ok().flatten()
+    }
+
+    /// The directory's owner may be another worker, and so may whoever stood in for it.
+    fn forget_everywhere(&self, path: Vec<u8>) {
+        self.view().forget(&path);
+        let members = self.members.clone();
+        tokio::spawn(async move { members.spread_forget(&path).await });
+    }
+
+    async fn keep(&self, object: Object, offset: u64, data: Bytes) -> Result<(), Failure> {
+        locate(&self.view(), &object)?;
+        let store = self.store.clone();
+        let written = spawn_blocking(move || store.write(&object, offset, &data)).await;
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::Unavailable(error.to_string())),
+            Err(error) => Err(Failure::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn open_local(&self, object: Object) -> Result<Reply, Failure> {
+        let (store, pins) = (self.store.clone(), self.pins.clone());
+        let opened = spawn_blocking(move || pins.open(&store, object.key)).await;
+        let opened = opened.map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let descriptor = opened.map_err(|error| Failure::Unavailable(error.to_string()))?.ok_or(Failure::NotCached)?;
+        Ok(Reply { response: Response::Descriptor, descriptor: Some(descriptor) })
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (store, metrics, view) = (self.store.stats(), &self.metrics, self.view());
+        let tier = |tier: penstock_store::TierStats| TierStats {
+            medium: medium_name(tier.medium).to_owned(),
+            quota_bytes: tier.quota,
+            used_bytes: tier.used,
+            trouble: tier.trouble,
+        };
+        let mount = |source: &Arc<Source>| MountStats {
+            path: source.spec.path.clone(),
+            source: source.spec.source.clone(),
+            trouble: source.trouble(),
+        };
+        Stats {
+            epoch: self.epoch(),
+            tiers: store.tiers.into_iter().map(tier).collect(),
+            cached_bytes: store.cached_bytes,
+            served_bytes: metrics.served.get(),
+            hit_bytes: metrics.hit_bytes.get(),
+            miss_bytes: metrics.miss_bytes.get(),
+            ufs_bytes: metrics.ufs_bytes.get(),
+            peer_bytes: metrics.peer_bytes.get(),
+            ufs_errors: metrics.ufs_error_count(),
+            mounts: view.namespace.mounts().map(mount).collect(),
+            ufs_total_bytes: None,
+            ufs_files: None,
+            handover: self.drains.progress(),
+        }
+    }
+}
+
+impl Service for Worker {
+    fn epoch(&self) -> u64 {
+        self.members.list().epoch
+    }
+
+    async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
+        let (operation, begun) = (operation(&request), Instant::now());
+        let answer = self.answer(request).await;
+        self.metrics.answered(operation, begun);
+        if let Err(failure) = &answer
+            && !matches!(failure, Failure::NotFound | Failure::NotADirectory | Failure::NotCached)
+        {
+            self.metrics.failures.get_or_create(&Operation { operation }).inc();
+            tracing::debug!(operation, %failure, "answered with a failure");
+        }
+        answer
+    }
+}
+
+fn operation(request: &Request) -> &'static str {
+    match request {
+        Request::Describe => "describe",
+        Request::Stat { .. } => "stat",
+        Request::List { .. } => "list",
+        Request::ReadLink { .. } => "read_link",
+        Request::Read { reach: Reach::Ufs, .. } => "read",
+        Request::Read { reach: Reach::Cache, .. } => "read_cached",
+        Request::OpenLocal { .. } => "open_local",
+        Request::SetMembers(_) => "set_members",
+        Request::Stats => "stats",
+        Request::Drain => "drain",
+        Request::Push { .. } => "push",
+        Request::Forget { .. } => "forget",
+    }
+}
+
+fn view(loaded: &Loaded, kept: &HashMap<String, Arc<Source>>, metrics: &Arc<Metrics>) -> View {
+    let open = |spec: &MountSpec| match kept.get(&spec.path).filter(|source| source.spec == *spec) {
+        Some(source) => source.clone(),
+        None => Arc::new(Source::open(spec.clone(), metrics.clone())),
+    };
+    let mounts = loaded.mounts.iter().map(|spec| (spec.path.clone().into_bytes(), open(spec)));
+    View::new(Namespace::new(mounts), loaded.config.revalidate_ms.map(Duration::from_millis))
+}
