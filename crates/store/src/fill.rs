@@ -125,22 +125,20 @@ impl Inner {
         if state.home.is_none() {
             taken += self.attach(tier, entry, &mut space)?;
         }
-        if let Err(error) = self.put_pages(tier, entry, batch) {
+        let sums = self.put_pages(tier, entry, batch).map_err(|error| {
             self.undo(tier, entry, state, batch.extent, new);
             if tier::is_full(&error) {
                 self.shrink_by(tier, 2 * need);
-                return Err(WriteError::Full);
+                return WriteError::Full;
             }
             tracing::warn!(%error, "cannot write a cached file");
-            return Err(WriteError::Io(error));
-        }
+            WriteError::Io(error)
+        })?;
         space.commit(cost);
         state.charged |= new;
         state.pages |= batch.mask;
-        for run in page::runs(batch.mask) {
-            for (bit, sum) in run.clone().zip(batch.sums(size, &run)) {
-                state.set_sum(&entry.object, batch.extent, bit, sum);
-            }
+        for (bit, sum) in page::runs(batch.mask).into_iter().flatten().zip(sums) {
+            state.set_sum(&entry.object, batch.extent, bit, sum);
         }
         if let Some(home) = &state.home {
             self.tiers[tier].evict.grow(&home.node, cost as i64);
@@ -153,16 +151,20 @@ impl Inner {
         Ok(())
     }
 
-    fn put_pages(&self, tier: usize, entry: &Entry, batch: &Batch<'_>) -> io::Result<()> {
+    /// Bytes first, then the records that vouch for them. Returns the checksums in the order of the pages.
+    fn put_pages(&self, tier: usize, entry: &Entry, batch: &Batch<'_>) -> io::Result<Vec<u64>> {
         let (object, tier) = (&*entry.object, &self.tiers[tier]);
         let file = tier.open_data(object.key, true)?;
         let first = u64::from(batch.extent) * u64::from(page::PAGES);
+        let mut all = Vec::new();
         for run in page::runs(batch.mask) {
             let (bytes, at) = batch.run(object.size, &run);
+            let sums = batch.sums(object.size, &run);
             file.write_all_at(bytes, at)?;
-            tier.write_records(object, first + u64::from(run.start), &batch.sums(object.size, &run))?;
+            tier.write_records(object, first + u64::from(run.start), &sums)?;
+            all.extend(sums);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// One more extent of the object in this tier; makes its files for the first. Returns what they take.

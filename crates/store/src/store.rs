@@ -100,8 +100,9 @@ pub struct StoreStats {
 impl Store {
     /// Opens the tiers, highest first, and takes stock of what they hold. A tier that cannot be used stays out, with its
     /// `trouble` in [`Store::stats`]; with no usable tier every write fails with [`WriteError::Full`]. Blocks for the scan.
+    #[allow(clippy::needless_pass_by_value, reason = "callers build the list for this call")]
     pub fn open(tiers: Vec<TierOptions>) -> Self {
-        let tiers = tiers.into_iter().map(Tier::open).collect();
+        let tiers = tiers.iter().map(Tier::open).collect();
         let inner = Inner { index: Index::new(), tiers, counters: Counters::default() };
         inner.take_stock();
         Self { inner: Arc::new(inner) }

@@ -62,9 +62,9 @@ pub(crate) struct Tier {
 }
 
 impl Tier {
-    pub(crate) fn open(options: TierOptions) -> Self {
+    pub(crate) fn open(options: &TierOptions) -> Self {
         let objects = options.dir.join("objects");
-        let (lock, block, trouble) = match prepare(&options, &objects) {
+        let (lock, block, trouble) = match prepare(options, &objects) {
             Ok((lock, block)) => (Some(lock), block, None),
             Err(trouble) => (None, 4096, Some(trouble)),
         };

@@ -1,5 +1,5 @@
-//! How often something was seen lately, in little memory: a count-min sketch that halves itself (TinyLFU, Einziger et al.,
-//! "TinyLFU: A Highly Efficient Cache Admission Policy", 2017).
+//! How often something was seen lately, in little memory: a count-min sketch that halves itself (Einziger and others,
+//! "`TinyLFU`: A Highly Efficient Cache Admission Policy", 2017).
 
 const ROWS: usize = 4;
 /// Counters stop here, so that a former favourite is forgotten after a few halvings.

@@ -1,7 +1,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use penstock_store::Store;
-use penstock_wire::{config::Medium, message::PAGE};
+use penstock_wire::{
+    config::Medium,
+    message::{Object, PAGE},
+};
 
 use crate::support::{MIB, content, disk_use, object, pages, tier};
 
@@ -9,6 +12,20 @@ use crate::support::{MIB, content, disk_use, object, pages, tier};
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
+}
+
+fn write_at_random(store: &Store, objects: &[Object], seed: u64) {
+    let mut state = seed;
+    for _ in 0..150 {
+        let object = &objects[next(&mut state) as usize % objects.len()];
+        let total = object.size.div_ceil(PAGE);
+        let page = next(&mut state) % total;
+        let (at, data) = pages(object, page..(page + 1 + next(&mut state) % 6).min(total));
+        let _ = store.write(object, at, &data);
+        if next(&mut state).is_multiple_of(16) {
+            store.remove_object(&object.key);
+        }
+    }
 }
 
 #[test]
@@ -22,19 +39,7 @@ fn eight_writers_and_eight_readers_see_right_bytes_within_the_quotas() {
         let writers: Vec<_> = (0..8u64)
             .map(|seed| {
                 let (store, objects) = (&store, &objects);
-                scope.spawn(move || {
-                    let mut state = seed;
-                    for _ in 0..150 {
-                        let object = &objects[next(&mut state) as usize % objects.len()];
-                        let total = object.size.div_ceil(PAGE);
-                        let page = next(&mut state) % total;
-                        let (at, data) = pages(object, page..(page + 1 + next(&mut state) % 6).min(total));
-                        let _ = store.write(object, at, &data);
-                        if next(&mut state).is_multiple_of(16) {
-                            store.remove_object(&object.key);
-                        }
-                    }
-                })
+                scope.spawn(move || write_at_random(store, objects, seed))
             })
             .collect();
         for seed in 100..108u64 {
