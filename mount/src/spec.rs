@@ -36,8 +36,8 @@ pub struct Tuning {
     pub readahead_total_bytes: u64,
     /// How long a request is tried again while workers cannot be reached, milliseconds; then EIO.
     pub patience_ms: u64,
-    /// How long one attempt at one worker may take, milliseconds.
-    pub attempt_ms: u64,
+    /// How long an answer may take before the worker is asked for a sign of life, milliseconds.
+    pub probe_after_ms: u64,
     pub passthrough: Passthrough,
 }
 
@@ -47,7 +47,7 @@ impl Default for Tuning {
             readahead_bytes: 16 << 20,
             readahead_total_bytes: 256 << 20,
             patience_ms: 60_000,
-            attempt_ms: 30_000,
+            probe_after_ms: 3_000,
             passthrough: Passthrough::Auto,
         }
     }

@@ -1,0 +1,333 @@
+//! The file system, without FUSE: names, numbers, handles and bytes. [`crate::fuse`] puts it before the kernel; another
+//! transport could do the same.
+
+pub mod blocks;
+mod dir;
+mod file;
+mod handles;
+pub mod inode;
+pub mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use penstock_wire::message::{Attr, Kind};
+use rustix::io::Errno;
+use tokio::{sync::Semaphore, time::Instant};
+
+pub use self::{
+    file::{OpenFile, Opened},
+    inode::{Node, ROOT},
+};
+use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes};
+use crate::{
+    backend::{Backend, Facts, ReadError},
+    spec::Tuning,
+};
+
+/// Bytes of a name: an S3 key has no more.
+pub const NAME_MAX: usize = 1024;
+
+/// How long the kernel may keep what a static Dataset says of a file.
+const STATIC_FILE: Duration = Duration::from_secs(3600);
+/// Directories are asked for again more often, because the mounts of a Dataset can be changed while it serves.
+const STATIC_DIRECTORY: Duration = Duration::from_secs(30);
+/// The longest that the kernel keeps "no such file".
+const NEGATIVE: Duration = Duration::from_secs(5);
+/// While no worker has told its Dataset's facts.
+const UNKNOWN: Duration = Duration::from_secs(1);
+/// How long the root's attributes are waited for: kubelet looks at a mount point before workers need to exist.
+const ROOT_PATIENCE: Duration = Duration::from_secs(1);
+/// Reads of at most 1 MiB each that are worked on at once; the others wait their turn.
+const READS_AT_ONCE: usize = 256;
+
+/// What a lookup found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Entry(Stat),
+    /// Nothing, and so it stays for this long.
+    Nothing(Duration),
+}
+
+/// Attributes, and how long they stay good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub ino: u64,
+    pub attr: Attr,
+    pub uid: u32,
+    pub gid: u32,
+    pub ttl: Duration,
+}
+
+/// One entry of a directory with its position.
+pub struct DirEntry<'a> {
+    pub name: &'a [u8],
+    pub kind: Kind,
+    pub ino: u64,
+    /// Where to go on after this entry.
+    pub next: u64,
+    /// With `plus`, what a lookup would have found.
+    pub stat: Option<Stat>,
+}
+
+pub struct FileSystem {
+    backend: Arc<dyn Backend>,
+    inodes: Mutex<Inodes>,
+    files: Handles<OpenFile>,
+    dirs: Handles<OpenDir>,
+    objects: OpenObjects,
+    reads: Semaphore,
+    tuning: Tuning,
+}
+
+impl FileSystem {
+    pub fn new(backend: Arc<dyn Backend>, tuning: Tuning) -> Self {
+        let mounted = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as i64);
+        let root = Attr { kind: Kind::Directory, size: 0, mtime_ns: mounted, mode: 0o755, object: None };
+        Self {
+            inodes: Mutex::new(Inodes::new(root, Instant::now())),
+            files: Handles::default(),
+            dirs: Handles::default(),
+            objects: OpenObjects::new(backend.clone(), tuning.readahead_bytes, tuning.readahead_total_bytes),
+            reads: Semaphore::new(READS_AT_ONCE),
+            backend,
+            tuning,
+        }
+    }
+
+    /// Drops readahead that nobody reads. To be called every few seconds.
+    pub fn sweep(&self) {
+        self.objects.sweep();
+    }
+
+    /// Counts one lookup when it finds something.
+    pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Found, Errno> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let path = self.child_path(parent, name)?;
+        if let Some(stat) = self.known(&path) {
+            return Ok(Found::Entry(stat));
+        }
+        match self.backend.stat(&path).await {
+            Ok(attr) => Ok(Found::Entry(self.remember(&path, attr))),
+            Err(ReadError::NotFound) => Ok(Found::Nothing(self.ttl(Kind::Directory).min(NEGATIVE))),
+            Err(error) => Err(refuse("lookup", &path, &error)),
+        }
+    }
+
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.inodes.lock().forget(ino, count);
+    }
+
+    pub async fn getattr(&self, ino: u64) -> Result<Stat, Errno> {
+        let mut node = self.node(ino)?;
+        if Instant::now() < node.fresh_until {
+            return Ok(self.stat_of(&node));
+        }
+        match self.refresh(&mut node).await {
+            Ok(()) => Ok(self.stat_of(&node)),
+            // As for a file that was replaced or removed while it was open on any file system.
+            Err(Errno::STALE | Errno::NOENT) if node.opens > 0 => Ok(self.stat_of(&node)),
+            Err(Errno::NOENT) => Err(Errno::STALE),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn readlink(&self, ino: u64) -> Result<Vec<u8>, Errno> {
+        let node = self.node(ino)?;
+        if node.attr.kind != Kind::Symlink {
+            return Err(Errno::INVAL);
+        }
+        self.backend.read_link(&node.path).await.map_err(|error| refuse("readlink", &node.path, &error))
+    }
+
+    pub async fn opendir(&self, ino: u64) -> Result<u64, Errno> {
+        let node = self.node(ino)?;
+        if node.attr.kind != Kind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(self.dirs.insert(OpenDir { ino, path: node.path, state: tokio::sync::Mutex::default() }))
+    }
+
+    pub fn releasedir(&self, handle: u64) {
+        self.dirs.remove(handle);
+    }
+
+    /// Hands entries from `position` on to `take` until it refuses one or the directory ends. With `plus`, a lookup is
+    /// counted for each entry that `take` has accepted, but for `.` and `..`.
+    pub async fn readdir(
+        &self,
+        handle: u64,
+        position: u64,
+        plus: bool,
+        mut take: impl FnMut(DirEntry<'_>) -> bool + Send,
+    ) -> Result<(), Errno> {
+        let dir = self.dirs.get(handle).ok_or(Errno::BADF)?;
+        for (at, name) in [(0, &b"."[..]), (1, b"..")] {
+            if at >= position && !take(self.dot(&dir, name, at + 1, plus)) {
+                return Ok(());
+            }
+        }
+        let mut pages = dir.state.lock().await;
+        let mut at = position.saturating_sub(2);
+        loop {
+            let stretch = pages.at(&*self.backend, &dir.path, at).await;
+            let stretch = stretch.map_err(|error| refuse("readdir", &dir.path, &error))?;
+            let rest = &stretch.entries[stretch.skip..];
+            if rest.is_empty() {
+                return Ok(());
+            }
+            for entry in rest {
+                at += 1;
+                if nameable(&entry.name) && !self.hand_over(&dir, entry, at + 2, plus, &mut take) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        dir: &OpenDir,
+        entry: &penstock_wire::message::Entry,
+        next: u64,
+        plus: bool,
+        take: &mut impl FnMut(DirEntry<'_>) -> bool,
+    ) -> bool {
+        let path = join(&dir.path, &entry.name);
+        let kind = entry.attr.kind;
+        if !plus {
+            let ino = self.inodes.lock().slot(&path, &entry.attr);
+            return take(DirEntry { name: &entry.name, kind, ino, next, stat: None });
+        }
+        let stat = self.remember(&path, entry.attr.clone());
+        let ino = stat.ino;
+        let taken = take(DirEntry { name: &entry.name, kind, ino, next, stat: Some(stat) });
+        if !taken {
+            self.forget(ino, 1);
+        }
+        taken
+    }
+
+    fn dot(&self, dir: &OpenDir, name: &'static [u8], next: u64, plus: bool) -> DirEntry<'static> {
+        let node = {
+            let inodes = self.inodes.lock();
+            let node = if name == b"." { inodes.get(dir.ino) } else { inodes.find(parent(&dir.path)) };
+            node.or_else(|| inodes.get(ROOT)).cloned()
+        };
+        let ino = node.as_ref().map_or(ROOT, |node| node.ino);
+        let stat = node.filter(|_| plus).map(|node| self.stat_of(&node));
+        DirEntry { name, kind: Kind::Directory, ino, next, stat }
+    }
+
+    /// Asks anew; the same content has its freshness prolonged, another one is [`Errno::STALE`].
+    async fn refresh(&self, node: &mut Node) -> Result<(), Errno> {
+        let asked = self.backend.stat(&node.path);
+        let answer = if node.ino == ROOT {
+            match tokio::time::timeout(ROOT_PATIENCE, asked).await {
+                Ok(Ok(attr)) if attr.kind == Kind::Directory => Ok(attr),
+                // Whatever is wrong: a mount point must be able to be looked at, and to be unmounted.
+                _ => return Ok(()),
+            }
+        } else {
+            asked.await
+        };
+        let attr = answer.map_err(|error| refuse("getattr", &node.path, &error))?;
+        if node.ino != ROOT && !inode::same_content(&node.attr, &attr) {
+            return Err(Errno::STALE);
+        }
+        node.fresh_until = Instant::now() + self.ttl(attr.kind);
+        node.attr = attr;
+        if let Some(kept) = self.inodes.lock().get_mut(node.ino) {
+            kept.attr.clone_from(&node.attr);
+            kept.fresh_until = node.fresh_until;
+        }
+        Ok(())
+    }
+
+    /// A lookup that needs no worker.
+    fn known(&self, path: &[u8]) -> Option<Stat> {
+        let mut inodes = self.inodes.lock();
+        let node = inodes.find(path)?;
+        if Instant::now() >= node.fresh_until {
+            return None;
+        }
+        let stat = self.stat_of(node);
+        inodes.again(stat.ino);
+        Some(stat)
+    }
+
+    fn remember(&self, path: &[u8], attr: Attr) -> Stat {
+        let ttl = self.ttl(attr.kind);
+        let ino = self.inodes.lock().remember(path, attr.clone(), Instant::now() + ttl);
+        let (uid, gid) = self.owner();
+        Stat { ino, attr, uid, gid, ttl }
+    }
+
+    /// `.` and `..` come from who exports the file system and knows numbers only; `.` may then be of a file.
+    fn child_path(&self, parent_ino: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let parent_node = self.node(parent_ino)?;
+        if name != b"." && name != b".." && parent_node.attr.kind != Kind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(match name {
+            b"." => parent_node.path.to_vec(),
+            b".." => parent(&parent_node.path).to_vec(),
+            _ => join(&parent_node.path, name),
+        })
+    }
+
+    /// A number that we do not know was forgotten, or comes from another life of the mount.
+    fn node(&self, ino: u64) -> Result<Node, Errno> {
+        self.inodes.lock().get(ino).cloned().ok_or(Errno::STALE)
+    }
+
+    fn stat_of(&self, node: &Node) -> Stat {
+        let (uid, gid) = self.owner();
+        // The remaining time, so that the kernel's copy never outlives ours. Old but still shown: ask again next time.
+        let ttl = node.fresh_until.saturating_duration_since(Instant::now()).min(self.ttl(node.attr.kind));
+        Stat { ino: node.ino, attr: node.attr.clone(), uid, gid, ttl }
+    }
+
+    fn owner(&self) -> (u32, u32) {
+        self.backend.facts().map_or((0, 0), |facts| (facts.uid, facts.gid))
+    }
+
+    fn ttl(&self, kind: Kind) -> Duration {
+        match self.backend.facts() {
+            None => UNKNOWN,
+            Some(Facts { revalidate: Some(interval), .. }) => interval,
+            Some(_) if kind == Kind::Directory => STATIC_DIRECTORY,
+            Some(_) => STATIC_FILE,
+        }
+    }
+}
+
+/// The errno of a failed operation; what nobody expects goes to the log.
+fn refuse(operation: &str, path: &[u8], error: &ReadError) -> Errno {
+    let path = path.escape_ascii();
+    match error {
+        ReadError::NotFound | ReadError::NotADirectory => {}
+        ReadError::Stale => tracing::info!(operation, %path, "{error}"),
+        _ => tracing::warn!(operation, %path, "{error}"),
+    }
+    error.errno()
+}
+
+/// Whether a name can stand in a directory. What the kernel could not name would spoil the whole listing.
+fn nameable(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && name.len() <= NAME_MAX && !name.contains(&b'/') && !name.contains(&0)
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+/// The directory that holds `path`; the root's is the root.
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+//! Readahead: blocks of an open object that are here or on their way.
+//!
+//! All handles of one object share its blocks, so two readers of one file ask for each block once. The kernel's page cache
+//! keeps what was read; a block is dropped soon after it was.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, future::BoxFuture, future::Shared};
+use parking_lot::Mutex;
+use penstock_wire::message::{EXTENT, Object, ObjectKey, Pattern};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time::Instant,
+};
+
+use crate::backend::{Backend, ReadError};
+
+/// Bytes of a block: the most that the kernel asks for at once. Blocks never cross an extent.
+pub const BLOCK: u64 = 1 << 20;
+const _: () = assert!(EXTENT.is_multiple_of(BLOCK));
+
+/// Blocks that nobody touched for this long are dropped.
+const IDLE: Duration = Duration::from_secs(5);
+
+type Flight = Shared<BoxFuture<'static, Result<Bytes, ReadError>>>;
+
+struct Block {
+    flight: Flight,
+    task: AbortHandle,
+    touched: Instant,
+    /// `None`: there was no room, so the block goes as soon as it was read.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One object that is open here, whatever the number of handles.
+pub struct OpenObject {
+    pub object: Object,
+    backend: Arc<dyn Backend>,
+    /// Counts bytes in KiB; shared by the whole mount.
+    room: Arc<Semaphore>,
+    /// The most bytes of blocks for this object.
+    bound: u64,
+    blocks: Mutex<BTreeMap<u64, Block>>,
+}
+
+impl OpenObject {
+    /// Bytes `offset..offset + len`, within the object; the `ahead` bytes that follow are set on their way.
+    pub async fn read(self: &Arc<Self>, offset: u64, len: u64, pattern: Pattern, ahead: u64) -> Result<Bytes, ReadError> {
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let end = offset + len;
+        if pattern == Pattern::Random {
+            return self.read_exactly(offset, end).await;
+        }
+        let wanted: Vec<(u64, Flight)> =
+            (offset / BLOCK..=(end - 1) / BLOCK).map(|index| (index, self.fetch(index))).collect();
+        self.fetch_ahead(end, ahead);
+        let mut parts = Vec::with_capacity(wanted.len());
+        for (index, flight) in wanted {
+            let data = flight.await?;
+            parts.push(cut(&data, index * BLOCK, offset, end)?);
+        }
+        self.drop_read(offset, end);
+        Ok(join(parts))
+    }
+
+    /// Only these bytes, from blocks that are here anyway or else straight from the workers.
+    async fn read_exactly(&self, offset: u64, end: u64) -> Result<Bytes, ReadError> {
+        let known = self.known(offset / BLOCK, (end - 1) / BLOCK);
+        if let Some(flights) = known {
+            let mut parts = Vec::with_capacity(flights.len());
+            for (index, flight) in flights {
+                parts.push(cut(&flight.await?, index * BLOCK, offset, end)?);
+            }
+            return Ok(join(parts));
+        }
+        let parts = extents(offset, end)
+            .map(|(from, to)| async move {
+                let len = to - from;
+                let data = self.backend.read(&self.object, from, len as u32, Pattern::Random).await?;
+                whole(data, len)
+            })
+            .collect::<Vec<_>>();
+        futures::future::try_join_all(parts).await.map(join)
+    }
+
+    fn known(&self, first: u64, last: u64) -> Option<Vec<(u64, Flight)>> {
+        let blocks = self.blocks.lock();
+        (first..=last).map(|index| Some((index, blocks.get(&index)?.flight.clone()))).collect()
+    }
+
+    /// The block, set on its way unless it is already.
+    fn fetch(self: &Arc<Self>, index: u64) -> Flight {
+        let mut blocks = self.blocks.lock();
+        if let Some(block) = blocks.get_mut(&index) {
+            block.touched = Instant::now();
+            return block.flight.clone();
+        }
+        let room = self.make_room(&mut blocks, index);
+        self.start(&mut blocks, index, room)
+    }
+
+    fn fetch_ahead(self: &Arc<Self>, end: u64, ahead: u64) {
+        if ahead == 0 || end >= self.object.size {
+            return;
+        }
+        let last = (end + ahead).min(self.object.size) - 1;
+        let mut blocks = self.blocks.lock();
+        for index in end / BLOCK..=last / BLOCK {
+            if blocks.contains_key(&index) {
+                continue;
+            }
+            let Some(room) = self.make_room(&mut blocks, index) else { return };
+            drop(self.start(&mut blocks, index, Some(room)));
+        }
+    }
+
+    fn start(self: &Arc<Self>, blocks: &mut BTreeMap<u64, Block>, index: u64, room: Option<OwnedSemaphorePermit>) -> Flight {
+        let (offset, len) = (index * BLOCK, self.block_len(index));
+        let this = Arc::downgrade(self);
+        let (backend, object) = (self.backend.clone(), self.object.clone());
+        let task = tokio::spawn(async move {
+            let result = backend.read(&object, offset, len as u32, Pattern::Sequential).await;
+            let result = result.and_then(|data| whole(data, len));
+            if result.is_err()
+                && let Some(this) = this.upgrade()
+            {
+                // Whoever waits sees the error; whoever comes later tries anew.
+                this.blocks.lock().remove(&index);
+            }
+            result
+        });
+        let abort = task.abort_handle();
+        let flight = async move { task.await.unwrap_or_else(|_| Err(ReadError::Unreachable("the read was given up".into()))) };
+        let flight = flight.boxed().shared();
+        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched: Instant::now(), room });
+        flight
+    }
+
+    /// Room for one more block, if need be in place of those that were not touched for longest.
+    fn make_room(&self, blocks: &mut BTreeMap<u64, Block>, index: u64) -> Option<OwnedSemaphorePermit> {
+        let mut held: u64 = blocks.keys().map(|index| self.block_len(*index)).sum();
+        let len = self.block_len(index);
+        while held + len > self.bound {
+            let oldest = blocks.iter().filter(|(_, b)| b.task.is_finished()).min_by_key(|(_, b)| b.touched);
+            let oldest = oldest.map(|(index, _)| *index)?;
+            blocks.remove(&oldest);
+            held -= self.block_len(oldest);
+        }
+        self.room.clone().try_acquire_many_owned(len.div_ceil(1024) as u32).ok()
+    }
+
+    /// Forgets blocks that this read has finished: the page cache has them now.
+    fn drop_read(&self, offset: u64, end: u64) {
+        let mut blocks = self.blocks.lock();
+        let reached_end = |index: &u64| *index * BLOCK + self.block_len(*index) <= end;
+        blocks.retain(|index, block| {
+            let behind = (index + 2) * BLOCK <= offset;
+            let transient = block.room.is_none() && reached_end(index);
+            !(block.task.is_finished() && (behind || transient))
+        });
+    }
+
+    fn drop_idle(&self, now: Instant) {
+        self.blocks.lock().retain(|_, block| !block.task.is_finished() || now - block.touched < IDLE);
+    }
+
+    fn block_len(&self, index: u64) -> u64 {
+        BLOCK.min(self.object.size - index * BLOCK)
+    }
+}
+
+/// All objects that are open in this mount.
+pub struct OpenObjects {
+    backend: Arc<dyn Backend>,
+    room: Arc<Semaphore>,
+    bound: u64,
+    open: Mutex<HashMap<ObjectKey, Weak<OpenObject>>>,
+}
+
+impl OpenObjects {
+    /// `bound`: bytes of readahead for one object; `total`: for all of them.
+    pub fn new(backend: Arc<dyn Backend>, bound: u64, total: u64) -> Self {
+        let room = Arc::new(Semaphore::new((total / 1024) as usize));
+        Self { backend, room, bound, open: Mutex::default() }
+    }
+
+    pub fn open(&self, object: Object) -> Arc<OpenObject> {
+        let mut open = self.open.lock();
+        if let Some(known) = open.get(&object.key).and_then(Weak::upgrade)
+            && known.object == object
+        {
+            return known;
+        }
+        let key = object.key;
+        let opened = Arc::new(OpenObject {
+            object,
+            backend: self.backend.clone(),
+            room: self.room.clone(),
+            bound: self.bound,
+            blocks: Mutex::default(),
+        });
+        open.insert(key, Arc::downgrade(&opened));
+        opened
+    }
+
+    /// Drops what nobody reads any more. To be called every few seconds.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let alive: Vec<Arc<OpenObject>> = {
+            let mut open = self.open.lock();
+            open.retain(|_, object| object.strong_count() > 0);
+            open.values().filter_map(Weak::upgrade).collect()
+        };
+        for object in alive {
+            object.drop_idle(now);
+        }
+    }
+}
+
+/// The part of `data`, which begins at `start`, that lies in `offset..end`.
+fn cut(data: &Bytes, start: u64, offset: u64, end: u64) -> Result<Bytes, ReadError> {
+    let from = offset.saturating_sub(start) as usize;
+    let to = (end - start).min(data.len() as u64) as usize;
+    if from > to {
+        return Err(ReadError::Protocol("fewer bytes than asked for".into()));
+    }
+    Ok(data.slice(from..to))
+}
+
+fn whole(data: Bytes, len: u64) -> Result<Bytes, ReadError> {
+    if data.len() as u64 == len {
+        Ok(data)
+    } else {
+        Err(ReadError::Protocol(format!("{} bytes where {len} were asked for", data.len())))
+    }
+}
+
+fn join(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.swap_remove(0);
+    }
+    let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    for part in parts {
+        all.extend_from_slice(&part);
+    }
+    all.freeze()
+}
+
+/// `offset..end` cut at the borders of extents.
+fn extents(offset: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let mut from = offset;
+    std::iter::from_fn(move || {
+        (from < end).then(|| {
+            let to = ((from / EXTENT + 1) * EXTENT).min(end);
+            (std::mem::replace(&mut from, to), to)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::MemoryBackend;
+
+    fn open(size: u64, bound: u64, total: u64) -> (Arc<MemoryBackend>, OpenObjects, Arc<OpenObject>) {
+        let backend = Arc::new(MemoryBackend::default());
+        let object = backend.add_patterned(b"f", size);
+        let objects = OpenObjects::new(backend.clone(), bound, total);
+        let opened = objects.open(object);
+        (backend, objects, opened)
+    }
+
+    #[test]
+    fn ranges_are_cut_at_extents() {
+        let cut: Vec<_> = extents(EXTENT - 1, 2 * EXTENT + 1).collect();
+        assert_eq!(cut, [(EXTENT - 1, EXTENT), (EXTENT, 2 * EXTENT), (2 * EXTENT, 2 * EXTENT + 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_random_read_asks_for_its_bytes_and_no_more() {
+        let (backend, _, file) = open(64 << 20, 8 << 20, 64 << 20);
+        let data = file.read(EXTENT - 10, 20, Pattern::Random, 0).await.unwrap();
+        assert_eq!(data, MemoryBackend::pattern(EXTENT - 10, 20));
+        let mut asked = backend.reads();
+        asked.sort_unstable();
+        assert_eq!(asked, [(EXTENT - 10, 10), (EXTENT, 10)]);
+    }
+
+    #[tokio::test]
+    async fn readers_of_one_block_share_one_flight() {
+        let (backend, objects, file) = open(4 << 20, 8 << 20, 64 << 20);
+        let other = objects.open(file.object.clone());
+        let (a, b) = tokio::join!(file.read(0, 10, Pattern::Sequential, 0), other.read(5, 10, Pattern::Sequential, 0));
+        assert_eq!((a.unwrap(), b.unwrap()), (MemoryBackend::pattern(0, 10), MemoryBackend::pattern(5, 10)));
+        assert_eq!(backend.reads(), [(0, BLOCK)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_stays_within_the_bounds_of_object_and_mount() {
+        for (bound, total, most) in [(4 << 20, 64 << 20, 4), (64 << 20, 3 << 20, 3)] {
+            let (_, _, file) = open(64 << 20, bound, total);
+            for index in 0..20 {
+                let offset = index * BLOCK;
+                let data = file.read(offset, BLOCK, Pattern::Sequential, 16 << 20).await.unwrap();
+                assert_eq!(data, MemoryBackend::pattern(offset, BLOCK));
+                let kept = file.blocks.lock().values().filter(|b| b.room.is_some()).count();
+                assert!(kept <= most, "{kept} blocks kept");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_block_is_tried_anew_by_the_next_reader() {
+        let (backend, _, file) = open(4 << 20, 8 << 20, 64 << 20);
+        backend.fail_reads(1, ReadError::Ufs("down".into()));
+        assert_eq!(file.read(0, 10, Pattern::Sequential, 0).await, Err(ReadError::Ufs("down".into())));
+        assert_eq!(file.read(0, 10, Pattern::Sequential, 0).await, Ok(MemoryBackend::pattern(0, 10)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_blocks_are_swept() {
+        let (_, objects, file) = open(4 << 20, 8 << 20, 64 << 20);
+        file.read(0, 10, Pattern::Sequential, 2 << 20).await.unwrap();
+        tokio::time::sleep(IDLE).await;
+        objects.sweep();
+        assert!(file.blocks.lock().is_empty());
+    }
+}

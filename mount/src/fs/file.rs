@@ -1,0 +1,105 @@
+//! Open files.
+
+use std::{os::unix::fs::FileExt, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use penstock_wire::message::{Kind, Pattern};
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+use super::{FileSystem, blocks::OpenObject, refuse, stream::Streams};
+use crate::backend::{LocalFile, ReadError};
+
+/// One open handle.
+pub struct OpenFile {
+    ino: u64,
+    object: Arc<OpenObject>,
+    streams: Mutex<Streams>,
+    local: Option<Arc<LocalFile>>,
+}
+
+/// What the transport must know of a new handle.
+pub struct Opened {
+    pub handle: u64,
+    /// The complete cached file: may be given to the kernel, to read it without us.
+    pub local: Option<Arc<LocalFile>>,
+}
+
+impl FileSystem {
+    pub async fn open(&self, ino: u64, writable: bool) -> Result<Opened, Errno> {
+        if writable {
+            return Err(Errno::ROFS);
+        }
+        let mut node = self.node(ino)?;
+        if Instant::now() >= node.fresh_until {
+            // ESTALE makes the kernel look the name up again, which finds the new version.
+            self.refresh(&mut node).await.map_err(|e| if e == Errno::NOENT { Errno::STALE } else { e })?;
+        }
+        let object = match node.attr.kind {
+            Kind::File => node.object().ok_or(Errno::IO)?,
+            Kind::Directory => return Err(Errno::ISDIR),
+            Kind::Symlink => return Err(Errno::LOOP),
+        };
+        let local = self.backend.open_local(&object).await.map(Arc::new);
+        let file = OpenFile {
+            ino,
+            object: self.objects.open(object),
+            streams: Mutex::new(Streams::new(self.tuning.readahead_bytes)),
+            local: local.clone(),
+        };
+        if let Some(node) = self.inodes.lock().get_mut(ino) {
+            node.opens += 1;
+        }
+        Ok(Opened { handle: self.files.insert(file), local })
+    }
+
+    pub fn release(&self, handle: u64) {
+        if let Some(file) = self.files.remove(handle)
+            && let Some(node) = self.inodes.lock().get_mut(file.ino)
+        {
+            node.opens = node.opens.saturating_sub(1);
+        }
+    }
+
+    /// Fewer bytes than asked for only at the end of the file.
+    pub async fn read(&self, handle: u64, offset: u64, len: u32) -> Result<Bytes, Errno> {
+        let file = self.files.get(handle).ok_or(Errno::BADF)?;
+        let len = file.object.object.size.saturating_sub(offset).min(u64::from(len));
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let _turn = self.reads.acquire().await;
+        if let Some(local) = &file.local {
+            match read_local(local.clone(), offset, len as usize).await {
+                Ok(data) => return Ok(data),
+                Err(error) => tracing::warn!(%error, "failed to read a local file, asking the workers instead"),
+            }
+        }
+        let advice = file.streams.lock().observe(offset, len);
+        let pattern = if file.object.object.size <= len { Pattern::Sequential } else { advice.pattern };
+        let result = file.object.read(offset, len, pattern, advice.ahead).await;
+        result.map_err(|error| {
+            if error == ReadError::Stale {
+                self.expire(file.ino);
+            }
+            refuse("read", &file.object.object.path, &error)
+        })
+    }
+
+    /// The next who opens the name must ask what it is now.
+    fn expire(&self, ino: u64) {
+        if let Some(node) = self.inodes.lock().get_mut(ino) {
+            node.fresh_until = Instant::now();
+        }
+    }
+}
+
+async fn read_local(local: Arc<LocalFile>, offset: u64, len: usize) -> std::io::Result<Bytes> {
+    let read = move || {
+        let mut data = vec![0; len];
+        local.file.read_exact_at(&mut data, offset)?;
+        Ok(Bytes::from(data))
+    };
+    tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?
+}

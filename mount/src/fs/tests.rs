@@ -1,0 +1,130 @@
+use super::*;
+use crate::testing::MemoryBackend;
+
+fn file_system() -> (Arc<MemoryBackend>, FileSystem) {
+    let backend = Arc::new(MemoryBackend::default());
+    backend.set_facts(Facts { revalidate: None, uid: 7, gid: 8 });
+    backend.add(b"dir/a", b"hello");
+    backend.add(b"b", b"");
+    backend.add_link(b"l", b"dir/a");
+    (backend.clone(), FileSystem::new(backend, Tuning::default()))
+}
+
+async fn find(fs: &FileSystem, path: &str) -> Stat {
+    let mut ino = ROOT;
+    let mut stat = None;
+    for name in path.split('/') {
+        let Found::Entry(found) = fs.lookup(ino, name.as_bytes()).await.unwrap() else { panic!("no {path}") };
+        ino = found.ino;
+        stat = Some(found);
+    }
+    stat.unwrap()
+}
+
+#[tokio::test]
+async fn a_file_is_found_and_read_and_owned_as_the_dataset_says() {
+    let (_, fs) = file_system();
+    let stat = find(&fs, "dir/a").await;
+    assert_eq!((stat.uid, stat.gid, stat.attr.size, stat.ttl), (7, 8, 5, STATIC_FILE));
+    let opened = fs.open(stat.ino, false).await.unwrap();
+    assert_eq!(&fs.read(opened.handle, 1, 100).await.unwrap()[..], b"ello");
+    assert_eq!(&fs.read(opened.handle, 5, 100).await.unwrap()[..], b"");
+    fs.release(opened.handle);
+    assert_eq!(fs.read(opened.handle, 0, 1).await, Err(Errno::BADF));
+}
+
+#[tokio::test]
+async fn a_second_lookup_within_the_time_asks_no_worker() {
+    let (backend, fs) = file_system();
+    find(&fs, "dir/a").await;
+    let asked = backend.stats();
+    find(&fs, "dir/a").await;
+    assert_eq!(backend.stats(), asked);
+}
+
+#[tokio::test]
+async fn errors_have_their_errno() {
+    let (_, fs) = file_system();
+    let (file, link, dir) = (find(&fs, "b").await.ino, find(&fs, "l").await.ino, find(&fs, "dir").await.ino);
+    assert_eq!(fs.lookup(file, b"x").await.unwrap_err(), Errno::NOTDIR);
+    assert_eq!(fs.lookup(ROOT, &[b'x'; NAME_MAX + 1]).await.unwrap_err(), Errno::NAMETOOLONG);
+    assert!(matches!(fs.lookup(ROOT, b"none").await, Ok(Found::Nothing(ttl)) if ttl == NEGATIVE));
+    assert_eq!(fs.open(file, true).await.err(), Some(Errno::ROFS));
+    assert_eq!(fs.open(dir, false).await.err(), Some(Errno::ISDIR));
+    assert_eq!(fs.opendir(file).await.err(), Some(Errno::NOTDIR));
+    assert_eq!(fs.readlink(file).await.err(), Some(Errno::INVAL));
+    assert_eq!(fs.readlink(link).await.unwrap(), b"dir/a");
+    assert_eq!(fs.getattr(12345).await.err(), Some(Errno::STALE));
+}
+
+#[tokio::test]
+async fn an_object_that_changes_under_a_handle_is_stale_and_new_for_who_opens_it_again() {
+    let (backend, fs) = file_system();
+    backend.set_facts(Facts { revalidate: Some(Duration::ZERO), uid: 0, gid: 0 });
+    let old = find(&fs, "dir/a").await.ino;
+    let handle = fs.open(old, false).await.unwrap().handle;
+    backend.add(b"dir/a", b"other");
+    assert_eq!(fs.read(handle, 0, 5).await, Err(Errno::STALE));
+    assert_eq!(fs.getattr(old).await.unwrap().attr.size, 5, "an open file keeps its attributes");
+    assert_eq!(fs.open(old, false).await.err(), Some(Errno::STALE), "so that the kernel looks up again");
+    let new = find(&fs, "dir/a").await.ino;
+    assert_ne!(old, new);
+    let reopened = fs.open(new, false).await.unwrap().handle;
+    assert_eq!(&fs.read(reopened, 0, 5).await.unwrap()[..], b"other");
+    fs.release(handle);
+    assert_eq!(fs.getattr(old).await.err(), Some(Errno::STALE));
+}
+
+#[tokio::test]
+async fn a_static_file_that_changed_all_the_same_is_seen_once_a_read_has_failed() {
+    let (backend, fs) = file_system();
+    let ino = find(&fs, "dir/a").await.ino;
+    let handle = fs.open(ino, false).await.unwrap().handle;
+    backend.add(b"dir/a", b"other");
+    assert_eq!(fs.read(handle, 0, 5).await, Err(Errno::STALE));
+    assert_eq!(fs.open(ino, false).await.err(), Some(Errno::STALE));
+    assert_ne!(find(&fs, "dir/a").await.ino, ino);
+}
+
+#[tokio::test]
+async fn a_listing_with_attributes_counts_lookups_only_for_what_was_taken() {
+    let (_, fs) = file_system();
+    let handle = fs.opendir(ROOT).await.unwrap();
+    let mut seen = Vec::new();
+    fs.readdir(handle, 0, true, |entry| {
+        seen.push((entry.name.to_vec(), entry.ino, entry.next));
+        seen.len() < 4
+    })
+    .await
+    .unwrap();
+    let names: Vec<&[u8]> = seen.iter().map(|(name, ..)| &name[..]).collect();
+    assert_eq!(names, [&b"."[..], b"..", b"b", b"dir"]);
+    let taken = seen[2].1;
+    assert!(fs.inodes.lock().get(taken).is_some());
+    assert!(fs.inodes.lock().get(seen[3].1).is_none(), "the refused entry is not remembered");
+    let mut rest = Vec::new();
+    fs.readdir(handle, seen[2].2, false, |entry| {
+        rest.push(entry.name.to_vec());
+        true
+    })
+    .await
+    .unwrap();
+    assert_eq!(rest, [&b"dir"[..], b"l"]);
+}
+
+#[tokio::test]
+async fn the_root_can_be_looked_at_before_any_worker_is_there() {
+    let backend = Arc::new(MemoryBackend::default());
+    let fs = FileSystem::new(backend, Tuning::default());
+    let root = fs.getattr(ROOT).await.unwrap();
+    assert_eq!((root.ino, root.attr.kind), (ROOT, Kind::Directory));
+}
+
+#[test]
+fn paths_join_and_split() {
+    assert_eq!(join(b"", b"a"), b"a");
+    assert_eq!(join(b"a/b", b"c"), b"a/b/c");
+    assert_eq!(parent(b"a/b/c"), b"a/b");
+    assert_eq!(parent(b"a"), b"");
+    assert_eq!(parent(b""), b"");
+}

@@ -1,0 +1,362 @@
+//! The reader: asks the workers, so that its callers see one dependable store.
+//!
+//! Requests go to the owner by rendezvous hashing, then to the next in rank, over and over, for a bounded time. The member
+//! list comes from any worker that answers and is renewed whenever an answer names a newer one. A worker that fails to
+//! answer is asked last until it shows signs of life again.
+
+mod health;
+mod local;
+mod view;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
+use parking_lot::RwLock;
+use penstock_placement::PlacementKey;
+use penstock_wire::{
+    Address, CallError, Credential, Pool,
+    message::{Attr, Description, Failure, Object, Pattern, Reach, Request, Response, Role},
+};
+use tokio::{
+    sync::Mutex,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use self::{health::Health, local::LocalWorkers, view::View};
+use crate::{
+    backend::{Backend, Facts, Listing, LocalFile, ReadError},
+    fs::parent,
+    spec::Tuning,
+};
+
+/// How long a worker may take to say who is there.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a failing UFS is tried again; the workers have tried before they say so.
+const UFS_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// All workers of one Dataset.
+pub struct Cluster {
+    pool: Pool,
+    endpoints: Vec<Address>,
+    view: RwLock<Arc<View>>,
+    /// Taken by who asks for a newer view: the others wait for the same answer.
+    renewing: Mutex<()>,
+    health: Arc<Health>,
+    local: Option<LocalWorkers>,
+    patience: Duration,
+    probe_after: Duration,
+    watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What an attempt at one worker came to, when it was not an answer.
+enum Setback {
+    /// Another worker would say the same.
+    Final(ReadError),
+    /// Another worker may do better.
+    Next(ReadError),
+}
+
+impl Cluster {
+    /// `endpoints` are first contacts. Nobody needs to be there yet. Needs a tokio runtime.
+    pub fn start(
+        dataset: &str,
+        key: Credential,
+        endpoints: Vec<Address>,
+        socket_dir: Option<PathBuf>,
+        tuning: &Tuning,
+    ) -> Arc<Self> {
+        let cluster = Arc::new(Self {
+            pool: Pool::new(Role::Client, key, dataset),
+            endpoints,
+            view: RwLock::default(),
+            renewing: Mutex::default(),
+            health: Arc::default(),
+            local: socket_dir.map(LocalWorkers::new),
+            patience: Duration::from_millis(tuning.patience_ms),
+            probe_after: Duration::from_millis(tuning.probe_after_ms),
+            watcher: parking_lot::Mutex::default(),
+        });
+        let watcher = tokio::spawn(follow(Arc::downgrade(&cluster)));
+        *cluster.watcher.lock() = Some(watcher);
+        cluster
+    }
+
+    /// The epoch of the member list in use; 0 when there is none yet.
+    pub fn epoch(&self) -> u64 {
+        self.view().members.epoch
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// The answer of the first worker, by falling claim to `key`, that has one.
+    async fn ask(self: &Arc<Self>, key: PlacementKey, request: Request) -> Result<Response, ReadError> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut last = ReadError::Unreachable("no worker is known".into());
+        loop {
+            let view = self.view();
+            for address in self.health.healthy_first(view.ranked(key)) {
+                match self.attempt(&address, request.clone()).await {
+                    Ok(response) => return Ok(response),
+                    Err(Setback::Final(error)) => return Err(error),
+                    Err(Setback::Next(error)) => last = error,
+                }
+                if begun.elapsed() > self.patience_with(&last) {
+                    return Err(last);
+                }
+            }
+            if begun.elapsed() + pause > self.patience_with(&last) {
+                return Err(last);
+            }
+            tracing::debug!(error = %last, "no worker has answered, trying again");
+            self.renew(view.members.epoch).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn patience_with(&self, error: &ReadError) -> Duration {
+        match error {
+            ReadError::Ufs(_) => self.patience.min(UFS_PATIENCE),
+            _ => self.patience,
+        }
+    }
+
+    async fn attempt(self: &Arc<Self>, address: &Address, request: Request) -> Result<Response, Setback> {
+        match self.patiently(address, self.pool.call(address, request)).await {
+            Ok(response) => Ok(response),
+            Err(CallError::Failure(failure)) => Err(judge(failure)),
+            Err(error) => {
+                self.suspect(address);
+                Err(Setback::Next(ReadError::Unreachable(error.to_string())))
+            }
+        }
+    }
+
+    /// Waits for `call` as long as the worker at `address` shows signs of life meanwhile: a slow UFS is no reason to have
+    /// another worker fetch the same.
+    async fn patiently(
+        &self,
+        address: &Address,
+        call: impl Future<Output = Result<Response, CallError>>,
+    ) -> Result<Response, CallError> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            match timeout(self.probe_after, &mut call).await {
+                Ok(result) => return result,
+                Err(_) if self.describe(address).await.is_some() => {}
+                Err(_) => return Err(CallError::Timeout),
+            }
+        }
+    }
+
+    async fn describe(&self, address: &Address) -> Option<Description> {
+        match timeout(DESCRIBE_TIMEOUT, self.pool.call(address, Request::Describe)).await {
+            Ok(Ok(Response::Description(description))) => Some(description),
+            Ok(Ok(other)) => {
+                tracing::warn!(%address, "a worker describes itself by {}", kind_of(&other));
+                None
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "no description");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Asks `address` last until it answers again.
+    fn suspect(self: &Arc<Self>, address: &Address) {
+        if !self.health.mark(address) {
+            return;
+        }
+        tracing::info!(%address, "a worker does not answer, others stand in");
+        let (this, address) = (Arc::downgrade(self), address.clone());
+        tokio::spawn(async move {
+            loop {
+                sleep(LONGEST_PAUSE).await;
+                let Some(this) = this.upgrade() else { return };
+                if !this.wanted(&address) || this.describe(&address).await.is_some() {
+                    this.health.clear(&address);
+                    return;
+                }
+            }
+        });
+    }
+
+    fn wanted(&self, address: &Address) -> bool {
+        self.view().addresses().any(|a| a == address)
+    }
+
+    /// Looks for a newer view than that of `epoch`: from all known workers at once, the first good answer counts.
+    async fn renew(&self, epoch: u64) {
+        let _one = self.renewing.lock().await;
+        let view = self.view();
+        if view.members.epoch > epoch {
+            return;
+        }
+        let known = self.endpoints.iter().chain(view.addresses());
+        let mut answers: FuturesUnordered<_> = known.map(|address| self.describe(address)).collect();
+        while let Some(answer) = answers.next().await {
+            if let Some(description) = answer
+                && self.adopt(description)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Takes the description unless a newer one is known. Whether it is as new as what is known.
+    fn adopt(&self, description: Description) -> bool {
+        let mut view = self.view.write();
+        let known = view.members.epoch;
+        if view.facts.is_some() && description.members.epoch < known {
+            return false;
+        }
+        if description.members.epoch != known {
+            let (epoch, members) = (description.members.epoch, description.members.members.len());
+            tracing::info!(epoch, members, "new member list");
+        }
+        *view = Arc::new(View::new(description));
+        let wanted = view.addresses().chain(&self.endpoints).cloned().collect();
+        drop(view);
+        self.pool.retain(&wanted);
+        true
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.get_mut().take() {
+            watcher.abort();
+        }
+    }
+}
+
+/// Learns the first member list, and then each newer one that an answer names.
+async fn follow(cluster: Weak<Cluster>) {
+    let mut newest = {
+        let Some(cluster) = cluster.upgrade() else { return };
+        cluster.pool.newest()
+    };
+    loop {
+        let sighting = newest.borrow_and_update().clone();
+        {
+            let Some(cluster) = cluster.upgrade() else { return };
+            let known = cluster.view();
+            if known.facts.is_none() || sighting.epoch > known.members.epoch {
+                let told = match &sighting.address {
+                    Some(address) => cluster.describe(address).await,
+                    None => None,
+                };
+                match told {
+                    Some(description) => drop(cluster.adopt(description)),
+                    None => cluster.renew(known.members.epoch).await,
+                }
+            }
+            let view = cluster.view();
+            if view.facts.is_some() && view.members.epoch >= newest.borrow().epoch {
+                drop(cluster);
+                if newest.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
+        sleep(LONGEST_PAUSE).await;
+    }
+}
+
+fn judge(failure: Failure) -> Setback {
+    match failure {
+        Failure::NotFound => Setback::Final(ReadError::NotFound),
+        Failure::NotADirectory => Setback::Final(ReadError::NotADirectory),
+        Failure::Stale => Setback::Final(ReadError::Stale),
+        Failure::Denied(text) => Setback::Final(ReadError::Denied(text)),
+        Failure::BadRequest(text) => Setback::Final(ReadError::Protocol(text)),
+        Failure::Ufs(text) => Setback::Next(ReadError::Ufs(text)),
+        Failure::Unavailable(text) => Setback::Next(ReadError::Unreachable(text)),
+        Failure::NotCached => Setback::Next(ReadError::Unreachable("not cached".into())),
+    }
+}
+
+fn kind_of(response: &Response) -> &'static str {
+    match response {
+        Response::Description(_) => "a description",
+        Response::Attr(_) => "attributes",
+        Response::Entries { .. } => "entries",
+        Response::Target(_) => "a target",
+        Response::Data(_) => "data",
+        Response::Descriptor => "a descriptor",
+        Response::Stats(_) => "numbers",
+        Response::Done => "done",
+    }
+}
+
+fn surprised(response: &Response) -> ReadError {
+    ReadError::Protocol(format!("answered with {}", kind_of(response)))
+}
+
+/// The reader as the file system sees it.
+pub struct Workers(pub Arc<Cluster>);
+
+#[async_trait]
+impl Backend for Workers {
+    fn facts(&self) -> Option<Facts> {
+        self.0.view().facts
+    }
+
+    async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
+        let key = PlacementKey::directory(parent(path));
+        match self.0.ask(key, Request::Stat { path: path.to_vec() }).await? {
+            Response::Attr(attr) => Ok(attr),
+            other => Err(surprised(&other)),
+        }
+    }
+
+    async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
+        let request = Request::List { path: path.to_vec(), after: after.map(<[u8]>::to_vec), limit };
+        match self.0.ask(PlacementKey::directory(path), request).await? {
+            Response::Entries { entries, more } => Ok(Listing { entries, more }),
+            other => Err(surprised(&other)),
+        }
+    }
+
+    async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, ReadError> {
+        let key = PlacementKey::directory(parent(path));
+        match self.0.ask(key, Request::ReadLink { path: path.to_vec() }).await? {
+            Response::Target(target) => Ok(target),
+            other => Err(surprised(&other)),
+        }
+    }
+
+    async fn read(&self, object: &Object, offset: u64, len: u32, pattern: Pattern) -> Result<Bytes, ReadError> {
+        let request = Request::Read { object: object.clone(), offset, len, pattern, reach: Reach::Ufs };
+        match self.0.ask(object.key.placement(offset), request).await {
+            Ok(Response::Data(data)) => Ok(data),
+            Ok(other) => Err(surprised(&other)),
+            // It was there when it was opened.
+            Err(ReadError::NotFound) => Err(ReadError::Stale),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open_local(&self, object: &Object) -> Option<LocalFile> {
+        self.0.local.as_ref()?.open(&self.0.pool, object).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
