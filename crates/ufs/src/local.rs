@@ -141,7 +141,7 @@ impl Local {
             }
             match rustix::fs::statat(&directory.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
-                    page.extend(status(&stat).map(|status| ListedEntry { name: name.to_bytes().to_vec(), status }))
+                    page.extend(status(&stat).map(|status| ListedEntry { name: name.to_bytes().to_vec(), status }));
                 }
                 // Gone in between.
                 Err(Errno::NOENT) => {}

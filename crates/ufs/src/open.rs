@@ -64,6 +64,7 @@ mod tests {
             ("gopher://x", &keys[..], ["gopher", "s3://"]),
             ("bucket/prefix", &keys[..], ["bucket/prefix", "local:///"]),
             ("s3:///prefix", &keys[..], ["s3:///prefix", "bucket"]),
+            ("s3://b//x", &keys[..], ["s3://b//x", "s3://b/x"]),
             ("local://relative", &[][..], ["local://relative", "local:///"]),
             ("local:///a/../b", &[][..], ["local:///a/../b", ".."]),
             ("s3://b", &[("access-key", "a")][..], ["access-key", "secret-key"]),

@@ -39,6 +39,12 @@ pub(crate) struct S3 {
 impl S3 {
     pub(crate) fn open(source: &str, rest: &str, options: &Options<'_>) -> Result<Self, UfsError> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if prefix.starts_with('/') {
+            return Err(UfsError::Misconfigured(format!(
+                "mountPoint {source:?} has an empty segment after the bucket: write s3://{bucket}/{}",
+                prefix.trim_start_matches('/')
+            )));
+        }
         let (service, context, place) = connect::connect(source, bucket, options)?;
         Ok(Self { service, context, prefix: Prefix::new(prefix), place, told_of_skipped: AtomicBool::new(false) })
     }

@@ -1,5 +1,7 @@
 //! What every store must do alike, run over S3 and over a local directory.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ struct Case {
 }
 
 enum Filled {
-    S3(S3Server),
+    S3(Box<S3Server>),
     Local(tempfile::TempDir),
 }
 
@@ -30,7 +32,7 @@ impl Case {
                 ("secret-key".into(), server.secret_key().into()),
             ]),
         };
-        let s3 = Self { ufs: open(&mount).unwrap(), filled: Filled::S3(server) };
+        let s3 = Self { ufs: open(&mount).unwrap(), filled: Filled::S3(Box::new(server)) };
         let directory = tempfile::tempdir().unwrap();
         let source = format!("local://{}", directory.path().display());
         let ufs = open(&OpenMount { source, options: BTreeMap::new() }).unwrap();
@@ -78,8 +80,20 @@ async fn list(ufs: &dyn Ufs, path: &str) -> Result<Vec<ListedEntry>, UfsError> {
     Ok(pages.concat())
 }
 
-const ODD: [&str; 8] =
-    [" leading", "trailing ", " ", "a+b&c=d?e#f%20g", "новости.csv", "quote\"'<>", "back\\slash", "..."];
+const ODD: [&str; 12] = [
+    " leading",
+    "trailing ",
+    " ",
+    "a+b&c=d?e#f%20g",
+    "новости.csv",
+    "quote\"'<>",
+    "back\\slash",
+    "...",
+    "tab\there",
+    "new\nline",
+    "\n",
+    "\u{1}\u{7f}",
+];
 
 #[tokio::test]
 async fn odd_names_are_listed_found_and_read_as_they_are() {

@@ -1,5 +1,7 @@
 //! What is particular to S3: keys that are no paths, credentials, failures.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use opendal::raw::Servicer;
 use opendal::{Builder as _, HttpTransporter, OperationContext, Operator, services};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
-use super::failure::Place;
+use super::failure::{Place, deepest};
 use crate::UfsError;
 use crate::options::Options;
 
@@ -55,7 +55,7 @@ pub(super) fn connect(
         builder = builder.enable_virtual_host_style();
     }
     let service: Servicer = Arc::new(builder.build().map_err(|error| place.describe(&error))?);
-    let context = OperationContext::new().with_http_transport(transport()?);
+    let context = OperationContext::new().with_http_transport(transport(endpoint)?);
     let retry = RetryLayer::new()
         .with_jitter()
         .with_max_times(RETRIES)
@@ -107,14 +107,22 @@ fn credentials(builder: services::S3, options: &Options<'_>, custom_endpoint: bo
     }
 }
 
-fn transport() -> Result<HttpTransporter, UfsError> {
+fn transport(endpoint: Option<&str>) -> Result<HttpTransporter, UfsError> {
     // An earlier choice of the process stands.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE_TIMEOUT)
-        .pool_max_idle_per_host(CONCURRENCY)
-        .build()
-        .map_err(|error| UfsError::Unavailable(format!("cannot set up an HTTP client: {error}")))?;
+        .pool_max_idle_per_host(CONCURRENCY);
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        // Without this an image that carries no CA certificates could not even speak plain HTTP.
+        client = client.tls_certs_only([]);
+    }
+    let client = client.build().map_err(|error| {
+        UfsError::Misconfigured(format!(
+            "cannot set up TLS ({}): install CA certificates in the worker's image, or use an http:// endpoint",
+            deepest(&error)
+        ))
+    })?;
     Ok(HttpTransporter::new(ReqwestTransport::new(client)))
 }

@@ -1,6 +1,5 @@
 //! What went wrong, in words that users can act on.
 
-use std::error::Error as _;
 use std::fmt;
 
 use opendal::ErrorKind;
@@ -57,6 +56,10 @@ impl Place {
             )),
             ErrorKind::ConfigInvalid => UfsError::Misconfigured(format!("{self}: {}", error.message())),
             ErrorKind::RateLimited => UfsError::Unavailable(format!("{self} asks for fewer requests")),
+            // A whole answer, and less than was asked for: the object is shorter than it was.
+            _ if context(error, "actual").is_some_and(|actual| Some(actual) < context(error, "expect")) => {
+                UfsError::Changed
+            }
             _ if error.message().contains("send http request") => UfsError::Unavailable(format!(
                 "{} does not answer ({}): correct option endpoint or start the store",
                 self.endpoint,
@@ -80,13 +83,23 @@ fn code(message: &str) -> &str {
     after.split_once('"').map_or("", |(code, _)| code)
 }
 
-/// The last cause tells most: "connection refused", not "error sending request".
-fn deepest(error: &opendal::Error) -> String {
-    let mut cause = error.source();
-    while let Some(next) = cause.and_then(|cause| cause.source()) {
-        cause = Some(next);
+/// A number that `opendal` attached to an error about the size of a body; it offers them in its text alone.
+fn context(error: &opendal::Error, name: &str) -> Option<u64> {
+    if !error.message().contains("unexpected data size") {
+        return None;
     }
-    cause.map_or_else(|| error.message().to_owned(), ToString::to_string)
+    let text = error.to_string();
+    let (_, after) = text.split_once(&format!("{name}: "))?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The last cause tells most: "connection refused", not "error sending request".
+pub(super) fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
 }
 
 fn short(error: &opendal::Error) -> String {
