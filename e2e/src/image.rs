@@ -12,6 +12,26 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+/// The image of [`toolbox`].
+pub const TOOLBOX: &str = "penstock.test/toolbox:e2e";
+/// The image of [`penstock`].
+pub const PENSTOCK: &str = "penstock.test/penstock:e2e";
+
+/// Writes an image with a shell and the usual small commands, for pods that read.
+pub fn toolbox(archive: &Path) -> Result<()> {
+    Image::new(TOOLBOX).base()?.busybox()?.write(archive)
+}
+
+/// Writes one image with these programs of ours in `/usr/bin` (named as their files) and a shell.
+pub fn penstock(archive: &Path, programs: &[PathBuf]) -> Result<()> {
+    let mut image = Image::new(PENSTOCK).base()?.busybox()?;
+    for program in programs {
+        let name = program.file_name().context("a program's path ends in its name")?.to_string_lossy();
+        image = image.program(program, &format!("/usr/bin/{name}"))?;
+    }
+    image.write(archive)
+}
+
 /// An image in the making.
 pub struct Image {
     name: String,
@@ -68,7 +88,7 @@ impl Image {
     /// A shell and the usual small commands in `/bin`.
     pub fn busybox(mut self) -> Result<Self> {
         let busybox = tools::busybox()?;
-        self = self.file(&busybox, "/bin/busybox")?;
+        self = self.program(&busybox, "/bin/busybox")?;
         for applet in tools::output(Command::new(&busybox).arg("--list"))?.lines().filter(|name| *name != "busybox") {
             self.link(&format!("/bin/{applet}"), "busybox")?;
         }

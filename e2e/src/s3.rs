@@ -1,1 +1,147 @@
-//! x
+//! A real S3 server process, `SeaweedFS`, that pods reach through a counting proxy.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use penstock_testkit::process::{ChildGuard, Spawn, free_port};
+use penstock_testkit::proxy::{CountingProxy, Gate};
+use penstock_testkit::tools;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::kubectl::wait_for;
+
+const REGION: &str = "us-east-1";
+
+/// A running server; ends, with its data, when dropped.
+pub struct SeaweedFs {
+    proxy: CountingProxy,
+    server: ChildGuard,
+    direct: SocketAddr,
+    folder: TempDir,
+}
+
+impl SeaweedFs {
+    pub const ACCESS_KEY: &str = "penstock-e2e";
+    pub const SECRET_KEY: &str = "penstock-e2e-secret";
+
+    /// Starts the server on loopback and a proxy before it on `address` (the cluster's host address, or loopback).
+    pub async fn start(address: IpAddr) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(tools::weed).await??;
+        let folder = tempfile::Builder::new().prefix("penstock-s3.").tempdir()?;
+        let port = free_port()?;
+        let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let identity = json!({
+            "name": "e2e",
+            "credentials": [{"accessKey": Self::ACCESS_KEY, "secretKey": Self::SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        });
+        let config = folder.path().join("s3.json");
+        std::fs::write(&config, json!({"identities": [identity]}).to_string())?;
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data)?;
+        let server = Spawn::new(program, folder.path().join("weed.log"))
+            .args(arguments(&data, &config, port, || free_port())?)
+            .env("HOME", folder.path())
+            .start()?;
+        let proxy = CountingProxy::start((address, 0), direct).await?;
+        let mut server = Self { proxy, server, direct, folder };
+        server.wait_ready().await?;
+        Ok(server)
+    }
+
+    /// `http://ADDRESS:PORT`, path-style, for pods.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.proxy.address())
+    }
+
+    /// Bytes that readers have received through [`Self::endpoint`], headers included.
+    pub fn bytes_sent(&self) -> u64 {
+        self.proxy.bytes_to_client()
+    }
+
+    /// Lets the readers' traffic flow, wait or break.
+    pub fn gate(&self, gate: Gate) {
+        self.proxy.set(gate);
+    }
+
+    /// Makes a bucket. Blocks.
+    pub fn create_bucket(&self, bucket: &str) -> Result<()> {
+        self.curl(&["-X".into(), "PUT".into(), self.url(bucket)])
+    }
+
+    /// Stores an object; not counted. `key` must need no escaping in an address. Blocks.
+    pub fn put(&self, bucket: &str, key: &str, data: &[u8]) -> Result<()> {
+        let file = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        std::fs::write(file.path(), data)?;
+        self.put_file(bucket, key, file.path())
+    }
+
+    /// As [`Self::put`], from a file.
+    pub fn put_file(&self, bucket: &str, key: &str, file: &Path) -> Result<()> {
+        self.curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))])
+    }
+
+    /// Removes an object. Blocks.
+    pub fn delete(&self, bucket: &str, key: &str) -> Result<()> {
+        self.curl(&["-X".into(), "DELETE".into(), self.url(&format!("{bucket}/{key}"))])
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.direct)
+    }
+
+    fn curl(&self, args: &[String]) -> Result<()> {
+        let user = format!("{}:{}", Self::ACCESS_KEY, Self::SECRET_KEY);
+        let sign = format!("aws:amz:{REGION}:s3");
+        let base = ["-sS", "--fail-with-body", "--noproxy", "*", "--aws-sigv4", &sign, "--user", &user];
+        // The signature covers the body's hash, which curl leaves to us for uploads.
+        let unsigned = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
+        tools::run(Command::new(tools::debian("curl", "curl")?).args(base).args(unsigned).args(args))
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let limit = Duration::from_secs(60);
+        let ready = wait_for("SeaweedFS to answer", limit, || {
+            let result = self.curl(&["-o".into(), "/dev/null".into(), self.url("")]);
+            async { result.map(Some) }
+        });
+        let result = ready.await;
+        self.server.ensure_running()?;
+        result.with_context(|| penstock_testkit::process::log_tail(self.server.log(), 15))
+    }
+}
+
+/// The command line; every service on loopback, on ports of its own.
+fn arguments(data: &Path, config: &Path, s3: u16, port: impl Fn() -> Result<u16>) -> Result<Vec<String>> {
+    let mut args = vec![
+        "server".to_owned(),
+        format!("-dir={}", data.display()),
+        "-ip=127.0.0.1".into(),
+        "-ip.bind=127.0.0.1".into(),
+        "-filer".into(),
+        "-s3".into(),
+        "-s3.port.iceberg=0".into(),
+        "-s3.port.lance=0".into(),
+        "-master.telemetry=false".into(),
+        "-master.volumeSizeLimitMB=1024".into(),
+        "-volume.max=0".into(),
+        format!("-s3.port={s3}"),
+        format!("-s3.config={}", config.display()),
+    ];
+    for name in [
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "s3.port.grpc",
+    ] {
+        args.push(format!("-{name}={}", port()?));
+    }
+    Ok(args)
+}

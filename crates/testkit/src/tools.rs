@@ -166,9 +166,11 @@ pub fn containerd() -> Result<PathBuf> {
     debian("containerd", "containerd")
 }
 
-/// A shell and the usual small commands in one static file, for images.
+/// A shell and the usual small commands in one file, for images.
+///
+/// The dynamically linked one: in a static one every look-up of a host, and so `wget`, crashes for want of glibc's modules.
 pub fn busybox() -> Result<PathBuf> {
-    debian("busybox", "busybox-static")
+    debian("busybox", "busybox")
 }
 
 /// The folder of the CNI plug-ins `bridge`, `host-local`, `loopback`, `portmap`.
