@@ -1,0 +1,60 @@
+//! What every reconcile is given.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt, runtime::events::Recorder};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{metrics::Metrics, watches::Stores, worker_api::WorkerApi};
+
+pub struct Context {
+    pub client: Client,
+    pub stores: Stores,
+    pub secrets: SecretCache,
+    pub workers: Arc<dyn WorkerApi>,
+    pub recorder: Recorder,
+    pub metrics: Arc<Metrics>,
+    /// Image of workers whose runtime names none.
+    pub worker_image: String,
+}
+
+/// A change of a Secret shows within this time.
+const FRESH: Duration = Duration::from_secs(20);
+
+/// Secrets by `namespace/name`, for a short time. They are not watched: that would take the right to list every Secret
+/// of the cluster. That one is missing is not remembered, so that one who mends it does not wait.
+#[derive(Default)]
+pub struct SecretCache(Mutex<HashMap<(String, String), (Instant, Arc<Secret>)>>);
+
+impl SecretCache {
+    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<Secret>>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let known = self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, secret)| secret.clone());
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await?;
+        let Some(secret) = found else {
+            self.0.lock().remove(&key);
+            return Ok(None);
+        };
+        Ok(Some(self.put(secret)))
+    }
+
+    /// Remembers what was just written or read.
+    pub fn put(&self, mut secret: Secret) -> Arc<Secret> {
+        secret.metadata.managed_fields = None;
+        let key = (secret.namespace().unwrap_or_default(), secret.name_any());
+        let secret = Arc::new(secret);
+        let mut secrets = self.0.lock();
+        secrets.retain(|_, (at, _)| at.elapsed() < FRESH);
+        secrets.insert(key, (Instant::now(), secret.clone()));
+        secret
+    }
+
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.0.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}

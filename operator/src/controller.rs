@@ -1,0 +1,152 @@
+//! The control loop: a pair of Dataset and CacheRuntime goes through
+//! dereference → validate → plan → build → apply → status. Only the first and the last two talk to anyone; the middle is
+//! pure, and local mode uses it too.
+
+pub mod apply;
+pub mod build;
+mod deletion;
+mod dereference;
+mod events;
+pub mod plan;
+mod reconcile;
+pub mod status;
+mod sweep;
+pub mod validate;
+
+use std::{convert::Infallible, sync::Arc, time::Instant};
+
+use futures::{StreamExt, TryStreamExt, channel::mpsc};
+use jiff::Timestamp;
+use kube::{
+    Client, ResourceExt,
+    runtime::{
+        self, applier,
+        controller::Action,
+        events::{Recorder, Reporter},
+        reflector::ObjectRef,
+    },
+};
+use penstock_api::{CacheRuntime, Dataset};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Context, SecretCache},
+    metrics::Metrics,
+    watches::{self, Trigger, Triggers},
+    worker_api::WorkerApi,
+};
+
+use self::validate::Claim;
+pub use reconcile::Error;
+
+/// Reconciles at once. They mostly wait for the API server.
+const CONCURRENCY: u16 = 24;
+
+pub struct Settings {
+    /// Image of workers whose runtime names none.
+    pub worker_image: String,
+    /// The one namespace to look after; all when absent.
+    pub namespace: Option<String>,
+}
+
+/// Looks after Datasets and CacheRuntimes until `stop`; reconciles under way then are finished. Only one may run at a
+/// time on a cluster.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    workers: Arc<dyn WorkerApi>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    let started = watches::start(&client, settings.namespace.as_deref(), &mut tasks);
+    let Some((stores, triggers)) = stop.run_until_cancelled(started).await else { return };
+    let reporter = Reporter { controller: "penstock-operator".into(), instance: None };
+    let ctx = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        stores,
+        secrets: SecretCache::default(),
+        workers,
+        metrics,
+        worker_image: settings.worker_image,
+    });
+    let (datasets, runtimes) = split(triggers, &mut tasks);
+    tasks.spawn(sweep::run(ctx.clone()));
+    tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop));
+}
+
+type Queue<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
+
+fn split(mut triggers: Triggers, tasks: &mut JoinSet<()>) -> (Queue<Dataset>, Queue<CacheRuntime>) {
+    let (datasets, dataset_queue) = mpsc::unbounded();
+    let (runtimes, runtime_queue) = mpsc::unbounded();
+    tasks.spawn(async move {
+        while let Some(trigger) = triggers.next().await {
+            // Closed means that the operator stops.
+            let _ = match trigger {
+                Trigger::Dataset(dataset) => datasets.unbounded_send(dataset).is_ok(),
+                Trigger::Runtime(runtime) => runtimes.unbounded_send(runtime).is_ok(),
+            };
+        }
+    });
+    (dataset_queue, runtime_queue)
+}
+
+async fn look_after_datasets(ctx: &Arc<Context>, queue: Queue<Dataset>, stop: &CancellationToken) {
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.clone().cancelled_owned());
+    let config = runtime::Config::default().concurrency(CONCURRENCY);
+    let reconciles = applier(
+        |dataset: Arc<Dataset>, ctx: Arc<Context>| Box::pin(measured(dataset, ctx)),
+        |_, error: &Error, _| Action::requeue(error.pause()),
+        ctx.clone(),
+        ctx.stores.datasets.clone(),
+        queue,
+        config,
+    );
+    // Errors are logged where they happen; that an object is gone before its turn is none.
+    reconciles.map_err(drop).for_each(|_| async {}).await;
+}
+
+async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let id = format!("{}/{}", dataset.namespace().unwrap_or_default(), dataset.name_any());
+    ctx.metrics.began();
+    let result = reconcile::reconcile(dataset, ctx.clone()).await;
+    let loud = result.as_ref().err().filter(|error| !error.is_quiet());
+    ctx.metrics.ended(begun.elapsed(), loud.map(Into::into));
+    match (&result, loud) {
+        (_, Some(error)) => tracing::warn!(dataset = id, %error, "reconcile failed; it will be tried again"),
+        (Err(error), None) => tracing::debug!(dataset = id, %error, "looking again"),
+        _ => {}
+    }
+    result
+}
+
+async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, stop: &CancellationToken) {
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.clone().cancelled_owned());
+    let config = runtime::Config::default().concurrency(CONCURRENCY);
+    let reconciles = applier(
+        |runtime: Arc<CacheRuntime>, ctx: Arc<Context>| Box::pin(unclaimed(runtime, ctx)),
+        |_, error: &apply::Error, _| Action::requeue(Error::pause_of(error)),
+        ctx.clone(),
+        ctx.stores.runtimes.clone(),
+        queue,
+        config,
+    );
+    reconciles.map_err(drop).for_each(|_| async {}).await;
+}
+
+/// The status of a runtime that serves no Dataset; of others, the pair's reconcile writes it.
+async fn unclaimed(runtime: Arc<CacheRuntime>, ctx: Arc<Context>) -> Result<Action, apply::Error> {
+    let (_, datasets) = dereference::neighbours(&ctx, &runtime.namespace().unwrap_or_default());
+    let datasets: Vec<&Dataset> = datasets.iter().map(AsRef::as_ref).collect();
+    if runtime.metadata.deletion_timestamp.is_none()
+        && let Claim::None(problem) = validate::dataset_of(&runtime, &datasets)
+    {
+        let status = status::unclaimed(&runtime, &problem, Timestamp::now());
+        reconcile::write_runtime_status(&runtime, &status, &ctx).await?;
+    }
+    Ok(Action::await_change())
+}

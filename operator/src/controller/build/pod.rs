@@ -1,0 +1,186 @@
+//! The worker pod: fits the restricted Pod Security Standard unless the user asks for the node's network or disks.
+
+mod scheduling;
+mod volumes;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    },
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+use kube::api::ObjectMeta;
+use penstock_api::{CacheRuntimeSpec, NetworkMode, Quota, names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES}};
+use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
+
+use super::Blueprint;
+
+pub(super) use volumes::tier_volume;
+
+/// User and group of the worker process: nobody's in particular, and not root's.
+const NOBODY: i64 = 65532;
+/// Longer than a worker finishes what is in flight.
+const GRACE_SECONDS: i64 = 30;
+/// Memory of a worker besides its tiers, unless the user says otherwise: the index, buffers, connections.
+const MEMORY_REQUEST: u64 = 256 << 20;
+const MEMORY_LIMIT: u64 = 1 << 30;
+
+/// The configuration's hash is not part of it: mounts change without a restart.
+pub(super) fn template(blueprint: &Blueprint<'_>) -> PodTemplateSpec {
+    let worker = &blueprint.runtime.spec.worker;
+    let mut labels = own(&worker.pod_metadata.labels);
+    labels.extend(blueprint.valid.names.labels(COMPONENT_WORKER));
+    let annotations = own(&worker.pod_metadata.annotations);
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(blueprint)),
+    }
+}
+
+/// Without those that are Penstock's to set.
+fn own(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let reserved = |key: &str| RESERVED_LABEL_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    metadata.iter().filter(|(key, _)| !reserved(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+fn pod(blueprint: &Blueprint<'_>) -> PodSpec {
+    let worker = &blueprint.runtime.spec.worker;
+    let host_network = worker.network_mode == NetworkMode::HostNetwork;
+    let tolerations: Vec<_> =
+        worker.tolerations.iter().chain(&blueprint.dataset.spec.tolerations).cloned().collect();
+    PodSpec {
+        affinity: scheduling::affinity(blueprint),
+        automount_service_account_token: Some(false),
+        containers: vec![container(blueprint)],
+        dns_policy: host_network.then(|| "ClusterFirstWithHostNet".into()),
+        enable_service_links: Some(false),
+        host_network: host_network.then_some(true),
+        image_pull_secrets: (!worker.image_pull_secrets.is_empty()).then(|| worker.image_pull_secrets.clone()),
+        node_selector: (!worker.node_selector.is_empty()).then(|| worker.node_selector.clone()),
+        security_context: Some(PodSecurityContext {
+            fs_group: Some(NOBODY),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            run_as_group: Some(NOBODY),
+            run_as_non_root: Some(true),
+            run_as_user: Some(NOBODY),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        service_account_name: Some(blueprint.valid.names.worker()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        tolerations: (!tolerations.is_empty()).then_some(tolerations),
+        topology_spread_constraints: scheduling::spread(blueprint),
+        volumes: Some(volumes::volumes(blueprint)),
+        ..PodSpec::default()
+    }
+}
+
+fn container(blueprint: &Blueprint<'_>) -> Container {
+    let worker = &blueprint.runtime.spec.worker;
+    Container {
+        name: "worker".into(),
+        image: Some(worker.image.clone().unwrap_or_else(|| blueprint.default_image.to_owned())),
+        image_pull_policy: worker.image_pull_policy.map(|p| p.to_string()),
+        command: Some(vec!["penstock-worker".into()]),
+        args: Some(args()),
+        env: Some(env(&worker.env)),
+        ports: Some(vec![port("wire", WIRE_PORT), port("http", HTTP_PORT)]),
+        liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/healthz", 10) }),
+        readiness_probe: Some(Probe { failure_threshold: Some(2), ..probe("/readyz", 2) }),
+        // Rebuilding the index of a large tier takes its time.
+        startup_probe: Some(Probe { failure_threshold: Some(600), ..probe("/healthz", 1) }),
+        resources: Some(resources(&blueprint.runtime.spec, blueprint.valid_runtime.memory())),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(volumes::mounts(blueprint)),
+        ..Container::default()
+    }
+}
+
+fn args() -> Vec<String> {
+    [
+        "--config-dir",
+        volumes::CONFIG_DIR,
+        "--id",
+        "$(POD_NAME)",
+        "--listen",
+        &format!("0.0.0.0:{WIRE_PORT}"),
+        "--http",
+        &format!("0.0.0.0:{HTTP_PORT}"),
+        "--socket-dir",
+        volumes::SOCKET_DIR,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+fn env(users: &[EnvVar]) -> Vec<EnvVar> {
+    let field = |path: &str| ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
+    let pod_name = EnvVar {
+        name: "POD_NAME".into(),
+        value_from: Some(EnvVarSource { field_ref: Some(field("metadata.name")), ..EnvVarSource::default() }),
+        ..EnvVar::default()
+    };
+    let users = users.iter().filter(|e| e.name != "POD_NAME").cloned();
+    [pod_name].into_iter().chain(users).collect()
+}
+
+fn port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number.into(),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn probe(path: &str, period: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("http".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}
+
+/// The user's, with the bytes of MEM tiers added: tmpfs counts into the pod's memory.
+fn resources(spec: &CacheRuntimeSpec, tiers: u64) -> ResourceRequirements {
+    let mut resources = spec.worker.resources.clone().unwrap_or_default();
+    let add = |quantities: Option<BTreeMap<String, Quantity>>, default: u64| {
+        let mut quantities = quantities.unwrap_or_default();
+        let base = quantities.get("memory").and_then(|q| Quota::bytes(q).ok()).unwrap_or(default);
+        quantities.insert("memory".into(), bytes(base.saturating_add(tiers)));
+        quantities
+    };
+    let stated = |q: &Option<BTreeMap<String, Quantity>>| {
+        q.as_ref().and_then(|q| q.get("memory")).and_then(|q| Quota::bytes(q).ok())
+    };
+    let limit = stated(&resources.limits);
+    // A request may not exceed the limit, a limit not be below the request.
+    let request = stated(&resources.requests).or_else(|| limit.map(|l| l.min(MEMORY_REQUEST))).unwrap_or(MEMORY_REQUEST);
+    resources.limits = Some(add(resources.limits, limit.unwrap_or(MEMORY_LIMIT.max(request))));
+    resources.requests = Some(add(resources.requests, request));
+    resources
+}
+
+/// As the API server writes it back, so that nothing seems changed.
+pub(super) fn bytes(count: u64) -> Quantity {
+    let units = [("Gi", 1u64 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+    let text = units.iter().find(|(_, unit)| count > 0 && count.is_multiple_of(*unit));
+    Quantity(text.map_or_else(|| count.to_string(), |(suffix, unit)| format!("{}{suffix}", count / unit)))
+}

@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{
+            StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+        },
+        core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec},
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+};
+use kube::api::ObjectMeta;
+use penstock_api::{Level, names::COMPONENT_WORKER};
+
+use super::{Blueprint, pod};
+use crate::names::DRAIN_STARTED;
+
+/// The workers. Parallel: they depend on nothing of each other.
+pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
+    let names = &blueprint.valid.names;
+    let mut metadata = blueprint.of_runtime(names.worker(), COMPONENT_WORKER);
+    if let Some(started) = blueprint.scaling.drain_started {
+        metadata.annotations = Some([(DRAIN_STARTED.to_owned(), started.to_string())].into());
+    }
+    let deletion = StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: Some("Delete".into()),
+        when_scaled: Some("Delete".into()),
+    };
+    StatefulSet {
+        metadata,
+        spec: Some(StatefulSetSpec {
+            pod_management_policy: Some("Parallel".into()),
+            replicas: Some(blueprint.scaling.replicas as i32),
+            revision_history_limit: Some(2),
+            selector: LabelSelector {
+                match_labels: Some(names.selector(COMPONENT_WORKER)),
+                ..LabelSelector::default()
+            },
+            service_name: Some(names.worker()),
+            template: pod::template(blueprint),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("RollingUpdate".into()),
+                ..StatefulSetUpdateStrategy::default()
+            }),
+            // What a claim holds is a cache: it goes with its worker.
+            persistent_volume_claim_retention_policy: Some(deletion),
+            volume_claim_templates: claim_templates(blueprint),
+            ..StatefulSetSpec::default()
+        }),
+        ..StatefulSet::default()
+    }
+}
+
+fn claim_templates(blueprint: &Blueprint<'_>) -> Option<Vec<PersistentVolumeClaim>> {
+    let levels = blueprint.runtime.spec.tiered_store.levels.iter().enumerate();
+    let templates: Vec<_> = levels.filter_map(|(index, level)| claim_template(index, level)).collect();
+    (!templates.is_empty()).then_some(templates)
+}
+
+fn claim_template(index: usize, level: &Level) -> Option<PersistentVolumeClaim> {
+    let template = level.volume_claim_template.as_ref()?;
+    let mut spec: PersistentVolumeClaimSpec = template.spec.clone();
+    spec.access_modes.get_or_insert_with(|| vec!["ReadWriteOnce".into()]);
+    let requests: &mut BTreeMap<String, Quantity> =
+        spec.resources.get_or_insert_default().requests.get_or_insert_default();
+    requests.entry("storage".into()).or_insert_with(|| level.quota.clone());
+    let (labels, annotations) = (template.metadata.labels.clone(), template.metadata.annotations.clone());
+    Some(PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(pod::tier_volume(index)),
+            labels: (!labels.is_empty()).then_some(labels),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        ..PersistentVolumeClaim::default()
+    })
+}

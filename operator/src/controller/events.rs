@@ -1,0 +1,97 @@
+//! Events, on transitions only.
+
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::runtime::events::{Event, EventType, Recorder};
+use penstock_api::Reason;
+
+/// Reasons for a condition to be False that are part of a normal life.
+const BENIGN: [Reason; 7] = [
+    Reason::WorkersNotReady,
+    Reason::NotReported,
+    Reason::NoWorkers,
+    Reason::Draining,
+    Reason::DatasetNotFound,
+    Reason::Deleting,
+    Reason::ApplyFailed,
+];
+
+/// What is worth an Event between two sets of conditions.
+pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<(EventType, String, String)> {
+    let mut events: Vec<(EventType, String, String)> = Vec::new();
+    for condition in new {
+        let before = old.iter().find(|c| c.type_ == condition.type_);
+        if before.is_some_and(|b| b.status == condition.status && b.reason == condition.reason) {
+            continue;
+        }
+        let benign = BENIGN.iter().any(|reason| condition.reason == reason.as_ref());
+        let news = match condition.status.as_str() {
+            // Good news at the start are no news, but for the one that users wait for.
+            "True" => before.is_some_and(|b| b.status == "False") || condition.type_ == "Bound" || condition.reason == "Draining",
+            "False" => !benign || before.is_some_and(|b| b.status == "True"),
+            _ => false,
+        };
+        // Several conditions may fail for one reason: one Event says it.
+        if news && events.iter().all(|(_, reason, _)| *reason != condition.reason) {
+            let normal = condition.status == "True" && condition.reason != "InUse" || benign;
+            let kind = if normal { EventType::Normal } else { EventType::Warning };
+            events.push((kind, condition.reason.clone(), condition.message.clone()));
+        }
+    }
+    events
+}
+
+/// Publishes in the background: an Event that is lost, as in a namespace that is going, changes nothing.
+pub(super) fn publish(recorder: &Recorder, regarding: ObjectReference, events: Vec<(EventType, String, String)>) {
+    if events.is_empty() {
+        return;
+    }
+    let recorder = recorder.clone();
+    tokio::spawn(async move {
+        for (type_, reason, mut note) in events {
+            // The API server's limit is 1 kB.
+            let end = note.floor_char_boundary(1000);
+            note.truncate(end);
+            let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
+            if let Err(error) = recorder.publish(&event, &regarding).await {
+                tracing::debug!(%error, "an event was not recorded");
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Condition {
+        Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: "m".into(),
+            observed_generation: None,
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn only_transitions_make_events() {
+        let bad = condition("Ready", "False", "SecretNotFound");
+        let starting = condition("Ready", "False", "WorkersNotReady");
+        let good = condition("Ready", "True", "WorkersReady");
+        for (old, new, expected) in [
+            (vec![], vec![starting.clone()], vec![]),
+            (vec![], vec![bad.clone()], vec!["SecretNotFound"]),
+            (vec![bad.clone()], vec![bad.clone()], vec![]),
+            (vec![bad.clone()], vec![good.clone()], vec!["WorkersReady"]),
+            (vec![good.clone()], vec![starting], vec!["WorkersNotReady"]),
+            (vec![], vec![bad.clone(), condition("Bound", "False", "SecretNotFound")], vec!["SecretNotFound"]),
+            (vec![], vec![condition("Bound", "True", "Bound")], vec!["Bound"]),
+        ] {
+            let got: Vec<_> = transitions(&old, &new).into_iter().map(|(_, reason, _)| reason).collect();
+            assert_eq!(got, expected, "{old:?} {new:?}");
+        }
+    }
+}

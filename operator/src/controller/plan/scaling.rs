@@ -1,0 +1,240 @@
+//! Who is a member, and when the leaving ones may go: decided anew each time from what is seen.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use penstock_placement::{Member, MemberList};
+use penstock_wire::message::Stats;
+
+/// One worker pod as it is now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkerSeen {
+    pub ordinal: u32,
+    /// `host:port` of the wire protocol; `None` while the pod has no address.
+    pub addr: Option<String>,
+    pub ready: bool,
+    /// The answer to the last question, if it came in time.
+    pub stats: Option<Stats>,
+}
+
+/// What scaling is decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// How many workers the user wants.
+    pub wanted: u32,
+    /// How many the `StatefulSet` has now; `None` before there is one.
+    pub current: Option<u32>,
+    /// The persisted list.
+    pub members: &'a MemberList,
+    pub workers: &'a [WorkerSeen],
+    /// Bytes of quota of one worker.
+    pub weight: u64,
+    /// Seconds since the epoch: when the present hand-over began.
+    pub drain_started: Option<u64>,
+    pub drain_timeout: Duration,
+    /// Seconds since the epoch.
+    pub now: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling {
+    /// What the `StatefulSet` gets now.
+    pub replicas: u32,
+    pub members: MemberList,
+    /// Ordinals that are to hand over.
+    pub draining: Vec<u32>,
+    /// To be kept on the `StatefulSet` while it drains.
+    pub drain_started: Option<u64>,
+    pub step: Step,
+}
+
+/// Where scaling stands, for conditions and events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Steady,
+    ScalingOut,
+    /// Bytes that the leaving workers still hold for others.
+    Draining { left_bytes: u64 },
+    /// The time allowed was over: the leaving workers go with what they still hold.
+    TimedOut { left_bytes: u64 },
+    /// All was handed over, or there was nobody to hand over to.
+    Drained,
+}
+
+/// `id_of` names the worker of an ordinal.
+pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
+    let members = next_members(scene, &id_of);
+    let current = scene.current.unwrap_or(scene.wanted);
+    if scene.wanted >= current {
+        let step = if scene.wanted > current { Step::ScalingOut } else { Step::Steady };
+        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
+    }
+    let leaving: Vec<&WorkerSeen> =
+        scene.workers.iter().filter(|w| (scene.wanted..current).contains(&w.ordinal) && w.addr.is_some()).collect();
+    let unfinished: Vec<&WorkerSeen> = leaving.into_iter().filter(|w| !finished(w, members.epoch)).collect();
+    let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(held).sum();
+    // Without members nobody takes the data: waiting would change nothing.
+    if unfinished.is_empty() || members.members.is_empty() {
+        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step: Step::Drained };
+    }
+    let started = scene.drain_started.unwrap_or(scene.now);
+    if scene.now.saturating_sub(started) >= scene.drain_timeout.as_secs() {
+        let step = Step::TimedOut { left_bytes };
+        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
+    }
+    let draining = unfinished.iter().map(|w| w.ordinal).collect();
+    Scaling { replicas: current, members, draining, drain_started: Some(started), step: Step::Draining { left_bytes } }
+}
+
+/// A worker becomes a member when it is first ready, and stays one, with the last address known, while the
+/// runtime wants its ordinal: a restart must not move its extents.
+fn next_members(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> MemberList {
+    let seen: BTreeMap<u32, &WorkerSeen> = scene.workers.iter().map(|w| (w.ordinal, w)).collect();
+    let members = (0..scene.wanted).filter_map(|ordinal| {
+        let id = id_of(ordinal);
+        let known = scene.members.get(&id);
+        let worker = seen.get(&ordinal);
+        if known.is_none() && !worker.is_some_and(|w| w.ready) {
+            return None;
+        }
+        let addr = worker.and_then(|w| w.addr.clone()).or_else(|| known.map(|m| m.addr.clone()))?;
+        Some(Member { id, addr, weight: scene.weight })
+    });
+    scene.members.next(members.collect()).unwrap_or_else(|| scene.members.clone())
+}
+
+/// A hand-over counts when it was for the present list (or a later one that a faster writer made).
+fn finished(worker: &WorkerSeen, epoch: u64) -> bool {
+    worker.stats.as_ref().is_some_and(|s| s.handover.finished_epoch >= epoch)
+}
+
+fn held(stats: &Stats) -> u64 {
+    if stats.handover.running { stats.handover.left_bytes } else { stats.cached_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_wire::message::Handover;
+
+    use super::*;
+
+    fn id(ordinal: u32) -> String {
+        format!("w-{ordinal}")
+    }
+
+    fn worker(ordinal: u32) -> WorkerSeen {
+        WorkerSeen { ordinal, addr: Some(format!("198.18.0.{ordinal}:9440")), ready: true, stats: None }
+    }
+
+    fn list(epoch: u64, ordinals: impl IntoIterator<Item = u32>) -> MemberList {
+        let members =
+            ordinals.into_iter().map(|o| Member { id: id(o), addr: worker(o).addr.unwrap(), weight: 10 }).collect();
+        MemberList { epoch, members, former: Vec::new() }
+    }
+
+    fn scene<'a>(wanted: u32, current: u32, members: &'a MemberList, workers: &'a [WorkerSeen]) -> Scene<'a> {
+        Scene {
+            wanted,
+            current: Some(current),
+            members,
+            workers,
+            weight: 10,
+            drain_started: None,
+            drain_timeout: Duration::from_secs(60),
+            now: 1000,
+        }
+    }
+
+    fn ids(list: &MemberList) -> Vec<&str> {
+        list.members.iter().map(|m| m.id.as_str()).collect()
+    }
+
+    fn handed_over(ordinal: u32, epoch: u64) -> WorkerSeen {
+        let handover = Handover { finished_epoch: epoch, ..Handover::default() };
+        WorkerSeen { stats: Some(Stats { handover, ..Stats::default() }), ..worker(ordinal) }
+    }
+
+    #[test]
+    fn a_worker_joins_when_it_is_first_ready_and_not_before() {
+        let none = MemberList::default();
+        let workers = [worker(0), WorkerSeen { ready: false, ..worker(1) }];
+        let got = decide(&scene(3, 3, &none, &workers), id);
+        assert_eq!((ids(&got.members), got.members.epoch, got.step), (vec!["w-0"], 1, Step::Steady));
+    }
+
+    #[test]
+    fn a_restarting_or_missing_worker_stays_a_member_at_its_last_address() {
+        let members = list(4, 0..3);
+        let workers = [worker(0), WorkerSeen { ready: false, addr: None, ..worker(1) }];
+        assert_eq!(decide(&scene(3, 3, &members, &workers), id).members, members);
+    }
+
+    #[test]
+    fn a_moved_worker_makes_a_new_epoch() {
+        let members = list(4, 0..1);
+        let workers = [WorkerSeen { addr: Some("198.18.9.9:9440".into()), ready: false, ..worker(0) }];
+        let got = decide(&scene(1, 1, &members, &workers), id).members;
+        assert_eq!((got.epoch, got.members[0].addr.as_str()), (5, "198.18.9.9:9440"));
+    }
+
+    #[test]
+    fn scaling_out_is_immediate_and_members_follow_readiness() {
+        let members = list(1, 0..2);
+        let got = decide(&scene(4, 2, &members, &[worker(0), worker(1)]), id);
+        assert_eq!((got.replicas, got.members, got.step), (4, members, Step::ScalingOut));
+    }
+
+    #[test]
+    fn scaling_in_first_takes_the_leaving_off_the_list_and_keeps_their_pods() {
+        let members = list(1, 0..3);
+        let workers = [worker(0), worker(1), worker(2)];
+        let got = decide(&scene(1, 3, &members, &workers), id);
+        assert_eq!(ids(&got.members), ["w-0"]);
+        assert_eq!((got.replicas, got.members.epoch, got.drain_started), (3, 2, Some(1000)));
+        assert_eq!((got.draining, got.step), (vec![1, 2], Step::Draining { left_bytes: 0 }));
+    }
+
+    #[test]
+    fn pods_go_when_every_leaving_worker_finished_for_this_list() {
+        let members = list(2, 0..1);
+        for (second, third, replicas, draining) in [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![]), (3, 2, 1, vec![])]
+        {
+            let workers = [worker(0), handed_over(1, second), handed_over(2, third)];
+            let got = decide(&scene(1, 3, &members, &workers), id);
+            assert_eq!((got.replicas, got.draining), (replicas, draining), "{second} {third}");
+        }
+    }
+
+    #[test]
+    fn a_leaving_worker_that_never_came_up_holds_nothing_back() {
+        let members = list(2, 0..1);
+        let workers = [worker(0), WorkerSeen { addr: None, ready: false, ..worker(1) }];
+        assert_eq!(decide(&scene(1, 3, &members, &workers), id).replicas, 1);
+    }
+
+    #[test]
+    fn the_time_allowed_ends_the_wait() {
+        let members = list(2, 0..1);
+        let workers = [worker(0), worker(1)];
+        for (started, replicas) in [(941, 2), (940, 1), (10, 1)] {
+            let scene = Scene { drain_started: Some(started), ..scene(1, 2, &members, &workers) };
+            assert_eq!(decide(&scene, id).replicas, replicas, "{started}");
+        }
+    }
+
+    #[test]
+    fn zero_workers_leave_nobody_to_hand_over_to() {
+        let members = list(2, 0..2);
+        let workers = [worker(0), worker(1)];
+        let got = decide(&scene(0, 2, &members, &workers), id);
+        assert_eq!((got.replicas, got.members.members.len(), got.step), (0, 0, Step::Drained));
+    }
+
+    #[test]
+    fn a_change_of_mind_takes_the_leaving_back() {
+        let members = list(2, 0..1);
+        let workers = [worker(0), worker(1)];
+        let scene = Scene { drain_started: Some(990), ..scene(2, 2, &members, &workers) };
+        let got = decide(&scene, id);
+        assert_eq!((ids(&got.members), got.drain_started, got.step), (vec!["w-0", "w-1"], None, Step::Steady));
+    }
+}

@@ -1,0 +1,243 @@
+//! What the operator keeps in memory of the API server: one watch per kind, of our own objects only, and who is to be
+//! looked at when something changes.
+
+use std::{collections::HashMap, fmt::Debug, hash::Hash};
+
+use futures::{Stream, StreamExt, channel::mpsc};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, watcher},
+    },
+};
+use penstock_api::{CacheRuntime, Dataset, names::LABEL_DATASET};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use crate::names::{NAMESPACE_LABEL, SELECTOR};
+
+#[derive(Clone, Debug)]
+pub struct Stores {
+    pub datasets: Store<Dataset>,
+    pub runtimes: Store<CacheRuntime>,
+    pub statefulsets: Store<StatefulSet>,
+    pub services: Store<Service>,
+    pub config_maps: Store<ConfigMap>,
+    pub claims: Store<PersistentVolumeClaim>,
+    pub volumes: Store<PersistentVolume>,
+    pub pods: Store<Pod>,
+    pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+}
+
+/// Who is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    Dataset(ObjectRef<Dataset>),
+    Runtime(ObjectRef<CacheRuntime>),
+}
+
+pub type Triggers = mpsc::UnboundedReceiver<Trigger>;
+
+/// The object of `name` in `namespace`.
+pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<std::sync::Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(name).within(namespace))
+}
+
+/// Starts the watches in `tasks`, over all namespaces or one, and waits until every store has its first contents.
+pub async fn start(client: &Client, namespace: Option<&str>, tasks: &mut JoinSet<()>) -> (Stores, Triggers) {
+    let (sender, triggers) = mpsc::unbounded();
+    let mut starter = Starter { client: client.clone(), namespace: namespace.map(str::to_owned), sender, tasks };
+    let datasets = starter.own::<Dataset>(of_dataset);
+    let others = datasets.clone();
+    let runtimes = starter.own::<CacheRuntime>(move |r| of_runtime(r, &others));
+    let stores = Stores {
+        statefulsets: starter.labelled(of_labelled),
+        services: starter.labelled(of_labelled),
+        config_maps: starter.labelled(of_labelled),
+        claims: starter.labelled(of_labelled),
+        pods: starter.labelled(of_labelled),
+        accounts: starter.labelled(of_labelled),
+        budgets: starter.labelled(of_labelled),
+        volumes: starter.volumes(),
+        datasets,
+        runtimes,
+    };
+    ready(&stores).await;
+    (stores, triggers)
+}
+
+/// A writer lives as long as its task, and those live as long as the caller: waiting cannot fail.
+async fn ready(stores: &Stores) {
+    let _ = tokio::join!(
+        stores.datasets.wait_until_ready(),
+        stores.runtimes.wait_until_ready(),
+        stores.statefulsets.wait_until_ready(),
+        stores.services.wait_until_ready(),
+        stores.config_maps.wait_until_ready(),
+        stores.claims.wait_until_ready(),
+        stores.volumes.wait_until_ready(),
+        stores.pods.wait_until_ready(),
+        stores.accounts.wait_until_ready(),
+        stores.budgets.wait_until_ready(),
+    );
+}
+
+/// A Dataset that comes or goes may free its runtime for another one, or leave it alone.
+fn of_dataset(dataset: &Dataset) -> Vec<Trigger> {
+    let namespace = dataset.namespace().unwrap_or_default();
+    let runtime = |name: &str| Trigger::Runtime(ObjectRef::new(name).within(&namespace));
+    vec![
+        Trigger::Dataset(ObjectRef::from_obj(dataset)),
+        runtime(&dataset.runtime_name()),
+        runtime(&dataset.name_any()),
+    ]
+}
+
+fn of_runtime(runtime: &CacheRuntime, datasets: &Store<Dataset>) -> Vec<Trigger> {
+    let (namespace, name) = (runtime.namespace(), runtime.name_any());
+    let named = |d: &Dataset| d.namespace() == namespace && (d.name_any() == name || d.runtime_name() == name);
+    let related = datasets.state_filter(named);
+    let related = related.iter().map(|d| Trigger::Dataset(ObjectRef::from_obj(d.as_ref())));
+    related.chain([Trigger::Runtime(ObjectRef::from_obj(runtime))]).collect()
+}
+
+fn of_labelled<K: ResourceExt>(object: &K) -> Vec<Trigger> {
+    let namespace = object.namespace().or_else(|| object.labels().get(NAMESPACE_LABEL).cloned());
+    match (object.labels().get(LABEL_DATASET), namespace) {
+        (Some(dataset), Some(namespace)) => {
+            vec![Trigger::Dataset(ObjectRef::new(dataset).within(&namespace))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+struct Starter<'a> {
+    client: Client,
+    namespace: Option<String>,
+    sender: mpsc::UnboundedSender<Trigger>,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Starter<'_> {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn own<K>(&mut self, triggers: impl FnMut(&K) -> Vec<Trigger> + Send + 'static) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Watched,
+    {
+        self.watch(self.api(), watcher::Config::default(), triggers)
+    }
+
+    fn labelled<K>(&mut self, triggers: impl FnMut(&K) -> Vec<Trigger> + Send + 'static) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Watched,
+    {
+        self.watch(self.api(), watcher::Config::default().labels(SELECTOR), triggers)
+    }
+
+    fn volumes(&mut self) -> Store<PersistentVolume> {
+        let api = Api::all(self.client.clone());
+        self.watch(api, watcher::Config::default().labels(SELECTOR), of_labelled)
+    }
+
+    fn watch<K>(
+        &mut self,
+        api: Api<K>,
+        config: watcher::Config,
+        triggers: impl FnMut(&K) -> Vec<Trigger> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Watched,
+    {
+        let (store, writer) = reflector::store();
+        let events = watcher(api, config).default_backoff().modify(slim).reflect(writer);
+        self.tasks.spawn(forward(events, triggers, self.sender.clone()));
+        store
+    }
+}
+
+/// What every watched kind can do.
+trait Watched: Clone + DeserializeOwned + Debug + Send + Sync + Unpin + 'static {}
+impl<K: Clone + DeserializeOwned + Debug + Send + Sync + Unpin + 'static> Watched for K {}
+
+/// Managed fields are about half of an object, and nobody here reads them.
+fn slim<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+async fn forward<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    mut triggers: impl FnMut(&K) -> Vec<Trigger>,
+    sender: mpsc::UnboundedSender<Trigger>,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let mut seen = Seen::default();
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        let object = match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                seen.is_news(&object).then_some(object)
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                seen.forget(&object);
+                Some(object)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it will be resumed");
+                None
+            }
+        };
+        for trigger in object.iter().flat_map(&mut triggers) {
+            // Closed means that the operator stops.
+            let _ = sender.unbounded_send(trigger);
+        }
+    }
+}
+
+/// Objects with a generation are news when it moves; our own status writes are not.
+#[derive(Default)]
+struct Seen(HashMap<String, i64>);
+
+impl Seen {
+    fn is_news<K: Resource<DynamicType = ()>>(&mut self, object: &K) -> bool {
+        // A StatefulSet's status tells how many pods there are, so only our own kinds are judged by generation.
+        if !K::group(&()).ends_with(penstock_api::GROUP) {
+            return true;
+        }
+        match (object.meta().uid.clone(), object.meta().generation) {
+            (Some(uid), Some(generation)) => self.0.insert(uid, generation) != Some(generation),
+            _ => true,
+        }
+    }
+
+    fn forget<K: Resource>(&mut self, object: &K) {
+        if let Some(uid) = &object.meta().uid {
+            self.0.remove(uid);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A control plane of its own with the operator running against it.
+#![allow(dead_code)]
+
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Namespace, PersistentVolumeClaim, Pod},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use parking_lot::Mutex;
+use penstock_api::{CacheRuntime, Dataset};
+use penstock_operator::{
+    controller::{self, Settings},
+    metrics::Metrics,
+    worker_api::{Fleet, WorkerApi},
+};
+use penstock_placement::MemberList;
+use penstock_testkit::control_plane::ControlPlane;
+use penstock_wire::message::Stats;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Workers without processes: they answer what the test says, by address.
+#[derive(Default)]
+pub struct FakeWorkers {
+    pub stats: Mutex<BTreeMap<String, Stats>>,
+    pub told: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl WorkerApi for FakeWorkers {
+    async fn stats(&self, _: &Fleet, addr: &str) -> Result<Stats, String> {
+        self.stats.lock().get(addr).cloned().ok_or_else(|| "no such worker".into())
+    }
+
+    async fn set_members(&self, _: &Fleet, addr: &str, members: &MemberList) -> Result<(), String> {
+        self.told.lock().push(format!("{addr} members {}", members.epoch));
+        if let Some(stats) = self.stats.lock().get_mut(addr) {
+            stats.epoch = members.epoch;
+        }
+        Ok(())
+    }
+
+    async fn drain(&self, _: &Fleet, addr: &str) -> Result<(), String> {
+        self.told.lock().push(format!("{addr} drain"));
+        Ok(())
+    }
+
+    fn forget(&self, _: &str) {}
+}
+
+pub struct Bench {
+    pub plane: ControlPlane,
+    pub client: Client,
+    pub workers: Arc<FakeWorkers>,
+    pub metrics: Arc<Metrics>,
+    operator: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Bench {
+    pub async fn start() -> Self {
+        let plane = ControlPlane::start().await.unwrap();
+        plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
+        let client = plane.client();
+        let mut bench =
+            Self { plane, client, workers: Arc::default(), metrics: Arc::default(), operator: None };
+        bench.start_operator();
+        bench
+    }
+
+    pub fn start_operator(&mut self) {
+        let stop = CancellationToken::new();
+        self.metrics = Arc::default();
+        let settings = Settings { worker_image: "penstock:test".into(), namespace: None };
+        let run = controller::run(
+            self.client.clone(),
+            settings,
+            self.workers.clone(),
+            self.metrics.clone(),
+            stop.clone(),
+        );
+        self.operator = Some((stop, tokio::spawn(run)));
+    }
+
+    pub async fn stop_operator(&mut self) {
+        let (stop, task) = self.operator.take().unwrap();
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), task).await.expect("the operator stops").unwrap();
+    }
+
+    pub async fn namespace(&self, name: &str) {
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    }
+
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Applies as a user would.
+    pub async fn apply<K>(&self, namespace: &str, object: Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let params = PatchParams::apply("user").force();
+        self.api::<K>(namespace).patch(&name, &params, &Patch::Apply(&object)).await.unwrap()
+    }
+
+    pub async fn pair(&self, namespace: &str, name: &str) {
+        self.apply::<Dataset>(namespace, dataset(name)).await;
+        self.apply::<CacheRuntime>(namespace, runtime(name)).await;
+    }
+
+    pub async fn delete<K>(&self, namespace: &str, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.api::<K>(namespace).delete(name, &DeleteParams::background()).await.unwrap();
+    }
+
+    /// Waits until the Dataset's condition is so, and returns the message.
+    pub async fn dataset_says(&self, namespace: &str, name: &str, type_: &str, status: &str, reason: &str) -> String {
+        let what = format!("{namespace}/{name} {type_}={status} {reason}");
+        let found = wait_for(&what, || async {
+            let dataset = self.api::<Dataset>(namespace).get(name).await.unwrap();
+            let conditions = dataset.status.unwrap_or_default().conditions;
+            conditions.into_iter().find(|c| c.type_ == type_ && c.status == status && c.reason == reason)
+        });
+        found.await.message
+    }
+
+    pub async fn bound(&self, namespace: &str, name: &str) {
+        self.dataset_says(namespace, name, "Bound", "True", "Bound").await;
+    }
+
+    pub async fn gone<K>(&self, namespace: &str, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>(namespace);
+        wait_for(&format!("{} {name} gone", K::kind(&())), || async {
+            api.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+
+    /// In the place of the controller manager, which lets a claim go when no pod uses it.
+    pub async fn release_claim(&self, namespace: &str, name: &str) {
+        let api = self.api::<PersistentVolumeClaim>(namespace);
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        api.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// In the place of the `StatefulSet` controller and a kubelet: a worker pod that is ready.
+    pub async fn worker_pod(&self, namespace: &str, dataset: &str, ordinal: u32) -> String {
+        let name = format!("{dataset}-worker-{ordinal}");
+        let labels = json!({"app.kubernetes.io/managed-by": "penstock-operator", "penstock.dev/dataset": dataset});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
+            "spec": {"containers": [{"name": "worker", "image": "x"}]}
+        });
+        self.apply::<Pod>(namespace, pod).await;
+        let ip = format!("198.18.0.{}", ordinal + 1);
+        let status = json!({"status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}]
+        }});
+        self.api::<Pod>(namespace).patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        let addr = format!("{ip}:9440");
+        self.workers.stats.lock().insert(addr.clone(), Stats::default());
+        addr
+    }
+}
+
+pub fn dataset(name: &str) -> Value {
+    json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "Dataset", "metadata": {"name": name},
+        "spec": {"mounts": [{"mountPoint": "s3://bucket/prefix", "options": {"endpoint": "http://198.18.0.250:9000"}}]}
+    })
+}
+
+pub fn runtime(name: &str) -> Value {
+    json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "CacheRuntime", "metadata": {"name": name},
+        "spec": {"replicas": 2, "tieredStore": {"levels": [{"mediumType": "MEM", "quota": "64Mi"}]}}
+    })
+}
+
+pub async fn wait_for<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..1000 {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within 20 s: {what}");
+}
+
+pub fn uid(object: &impl ResourceExt) -> String {
+    object.uid().unwrap()
+}
