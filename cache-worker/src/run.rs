@@ -94,6 +94,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
         () = serving => tracing::info!("stopped"),
         () = overdue => tracing::warn!("stopped with requests in flight: they took longer than {} s", GRACE.as_secs()),
     }
+    // Nothing of this worker, its sockets and its tiers' locks is left when this returns.
+    background.shutdown().await;
     Ok(())
 }
 

@@ -1,0 +1,433 @@
+//! Several workers over a real S3 server: what reaches the UFS, and what readers see while workers come and go.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use penstock_placement::{Member, MemberList, PlacementKey};
+use penstock_testkit::s3::{S3Options, S3Server};
+use penstock_wire::{
+    Address, CallError, Credential, Pool,
+    config::{
+        CLIENT_KEY_FILE, MEMBERS_FILE, Medium, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig,
+    },
+    message::{Attr, EXTENT, Failure, Kind, Object, Pattern, Reach, Request, Response, Role, Stats},
+};
+use penstock_worker::{Options, run};
+use tokio::{task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+static FLEETS: AtomicU8 = AtomicU8::new(1);
+const DATASET: &str = "quant/bars";
+
+struct Worker {
+    member: Member,
+    options: Options,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn start(&mut self) {
+        self.stop = CancellationToken::new();
+        let (options, stop) = (self.options.clone(), self.stop.clone());
+        self.task = Some(tokio::spawn(async move { run(options, stop).await.unwrap() }));
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        self.task.take().unwrap().await.unwrap();
+    }
+
+    fn address(&self) -> Address {
+        Address::Tcp(self.member.addr.clone())
+    }
+}
+
+struct Fleet {
+    dir: tempfile::TempDir,
+    s3: S3Server,
+    workers: Vec<Worker>,
+    list: MemberList,
+    mounts: Vec<MountConfig>,
+    /// What the mounts would hold.
+    client: Pool,
+    operator: Pool,
+    keys: (Credential, Credential),
+    /// The first three bytes of its workers' loopback addresses: no other test meets their ports.
+    host: String,
+}
+
+impl Fleet {
+    async fn new(workers: usize) -> Self {
+        let s3 = S3Server::start(S3Options::default()).await.unwrap();
+        let keys = (Credential::generate().unwrap(), Credential::generate().unwrap());
+        let mut fleet = Self {
+            dir: tempfile::tempdir().unwrap(),
+            mounts: vec![mount(&s3, "")],
+            s3,
+            workers: Vec::new(),
+            list: MemberList::default(),
+            client: Pool::new(Role::Client, keys.0.clone(), DATASET),
+            operator: Pool::new(Role::Peer, keys.1.clone(), DATASET),
+            keys,
+            host: format!("127.{}.{}", 1 + std::process::id() % 250, FLEETS.fetch_add(1, Ordering::Relaxed)),
+        };
+        fleet.scale(workers).await;
+        fleet
+    }
+
+    fn write_config(&self, dir: &Path, tier: &Path) {
+        let tier = TierConfig { medium: Medium::Mem, dir: tier.into(), quota: 256 << 20, high: 0.95, low: 0.9 };
+        let config = WorkerConfig {
+            dataset: DATASET.into(),
+            mounts: self.mounts.clone(),
+            tiers: vec![tier],
+            revalidate_ms: None,
+            uid: 0,
+            gid: 0,
+        };
+        fs::write(dir.join(WORKER_FILE), serde_json::to_vec(&config).unwrap()).unwrap();
+        fs::write(dir.join(MEMBERS_FILE), serde_json::to_vec(&self.list).unwrap()).unwrap();
+        fs::write(dir.join(CLIENT_KEY_FILE), self.keys.0.to_hex()).unwrap();
+        fs::write(dir.join(PEER_KEY_FILE), self.keys.1.to_hex()).unwrap();
+        fs::write(dir.join("ufs-0-secret-key"), self.s3.secret_key()).unwrap();
+    }
+
+    fn add_worker(&mut self) {
+        let id = format!("bars-worker-{}", self.workers.len());
+        let (config_dir, tier, sockets) = (
+            self.dir.path().join(&id),
+            self.dir.path().join(format!("{id}-tier")),
+            self.dir.path().join(format!("{id}-s")),
+        );
+        for dir in [&config_dir, &tier, &sockets] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        self.write_config(&config_dir, &tier);
+        let local = |port| format!("{}.{}:{port}", self.host, self.workers.len() + 1);
+        let member = Member { id: id.clone(), addr: local(9440), weight: 256 << 20 };
+        let options =
+            Options { config_dir, id, listen: member.addr.clone(), http: local(9441), socket_dir: Some(sockets) };
+        let mut worker = Worker { member, options, stop: CancellationToken::new(), task: None };
+        worker.start();
+        self.workers.push(worker);
+    }
+
+    /// As the operator does: new workers first, then the list, then hand-over by those who leave, then they go.
+    async fn scale(&mut self, to: usize) {
+        while self.workers.len() < to {
+            self.add_worker();
+        }
+        for worker in &self.workers {
+            self.ready(worker).await;
+        }
+        let members = self.workers[..to].iter().map(|worker| worker.member.clone()).collect();
+        self.list = self.list.next(members).unwrap();
+        self.write_list();
+        self.send_list().await;
+        for mut leaving in self.workers.split_off(to) {
+            self.drain(&leaving).await;
+            leaving.stop().await;
+        }
+    }
+
+    fn write_list(&self) {
+        for worker in &self.workers {
+            let list = serde_json::to_vec(&self.list).unwrap();
+            fs::write(worker.options.config_dir.join(MEMBERS_FILE), list).unwrap();
+        }
+    }
+
+    async fn send_list(&self) {
+        for worker in &self.workers {
+            self.operator.call(&worker.address(), Request::SetMembers(self.list.clone())).await.unwrap();
+        }
+    }
+
+    async fn drain(&self, worker: &Worker) {
+        self.operator.call(&worker.address(), Request::Drain).await.unwrap();
+        eventually("hand-over", async || {
+            let handover = self.stats(worker).await.handover;
+            !handover.running && handover.finished_epoch == self.list.epoch && handover.left_bytes == 0
+        })
+        .await;
+    }
+
+    async fn ready(&self, worker: &Worker) {
+        eventually("ready", async || self.operator.call(&worker.address(), Request::Describe).await.is_ok()).await;
+    }
+
+    async fn stats(&self, worker: &Worker) -> Stats {
+        match self.operator.call(&worker.address(), Request::Stats).await.unwrap() {
+            Response::Stats(stats) => *stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks those who are ranked for `key`, in order, as a mount does.
+    async fn ask(&self, key: PlacementKey, request: Request) -> Result<Response, Failure> {
+        for member in self.list.ranked(key) {
+            match self.client.call(&Address::Tcp(member.addr.clone()), request.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(CallError::Failure(failure)) => return Err(failure),
+                Err(_) => {}
+            }
+        }
+        panic!("no worker answers");
+    }
+
+    async fn stat(&self, path: &str) -> Result<Attr, Failure> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let key = PlacementKey::directory(parent.as_bytes());
+        match self.ask(key, Request::Stat { path: path.into() }).await? {
+            Response::Attr(attr) => Ok(attr),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn names(&self, path: &str) -> Result<Vec<String>, Failure> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let after = names.last().map(|name| name.clone().into_bytes());
+            let request = Request::List { path: path.into(), after, limit: 3 };
+            match self.ask(PlacementKey::directory(path.as_bytes()), request).await? {
+                Response::Entries { entries, more } => {
+                    names.extend(entries.into_iter().map(|entry| String::from_utf8(entry.name).unwrap()));
+                    if !more {
+                        return Ok(names);
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn object(&self, path: &str) -> Object {
+        let attr = self.stat(path).await.unwrap();
+        let (key, version) = attr.object.unwrap();
+        Object { key, path: path.into(), version, size: attr.size }
+    }
+
+    async fn read(&self, object: &Object, pattern: Pattern) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < object.size {
+            let offset = bytes.len() as u64;
+            // Odd lengths, so that requests do not match pages.
+            let len = 700_001.min(EXTENT - offset % EXTENT).min(object.size - offset) as u32;
+            let request = Request::Read { object: object.clone(), offset, len, pattern, reach: Reach::Ufs };
+            match self.ask(object.key.placement(offset), request).await? {
+                Response::Data(data) => bytes.extend_from_slice(&data),
+                other => panic!("{other:?}"),
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn check(&self, files: &BTreeMap<String, Bytes>) {
+        for (path, content) in files {
+            let object = self.object(path).await;
+            assert!(self.read(&object, Pattern::Sequential).await.unwrap() == *content, "{path} reads wrong");
+        }
+    }
+
+    fn fill_bucket(&self) -> BTreeMap<String, Bytes> {
+        let sizes = [0, 1, 300_000, EXTENT as usize, 3 * EXTENT as usize + 17, 1_000_000, 5 << 20];
+        let files: BTreeMap<_, _> =
+            sizes.into_iter().enumerate().map(|(i, n)| (format!("d/f{i}"), noise(i, n))).collect();
+        for (path, content) in &files {
+            self.s3.put("data", path, content.clone()).unwrap();
+        }
+        files
+    }
+}
+
+fn mount(s3: &S3Server, path: &str) -> MountConfig {
+    let options = [("endpoint", s3.endpoint()), ("access-key", s3.access_key().into()), ("region", "us-east-1".into())];
+    MountConfig {
+        source: "s3://data".into(),
+        path: path.into(),
+        options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        secret_options: BTreeMap::from([("secret-key".to_owned(), "ufs-0-secret-key".into())]),
+    }
+}
+
+fn noise(seed: usize, len: usize) -> Bytes {
+    (0..len).map(|i| ((i + seed).wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>().into()
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twelve_readers_at_once_fetch_every_byte_once() {
+    let fleet = Fleet::new(3).await;
+    let files = fleet.fill_bucket();
+    join_all((0..12).map(|_| fleet.check(&files))).await;
+    let total: u64 = files.values().map(|content| content.len() as u64).sum();
+    assert_eq!(fleet.s3.sent_bytes(), total);
+    fleet.check(&files).await;
+    assert_eq!(fleet.s3.sent_bytes(), total, "the second pass must not reach the UFS");
+    let mut stats = Vec::new();
+    for worker in &fleet.workers {
+        stats.push(fleet.stats(worker).await);
+    }
+    assert_eq!(stats.iter().map(|s| s.cached_bytes).sum::<u64>(), total);
+    assert_eq!(stats.iter().map(|s| s.ufs_bytes).sum::<u64>(), total);
+    assert!(stats.iter().all(|s| s.cached_bytes > 0 && s.tiers[0].trouble.is_none() && s.mounts[0].trouble.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growing_and_shrinking_fetch_nothing_again() {
+    let mut fleet = Fleet::new(3).await;
+    let files = fleet.fill_bucket();
+    fleet.check(&files).await;
+    // A part of an extent only: its new owner must not fetch what the former one has.
+    let object = fleet.object("d/f6").await;
+    fleet.read(&object, Pattern::Random).await.unwrap();
+    fleet.s3.reset_counts();
+    for workers in [5, 2, 4, 1] {
+        fleet.scale(workers).await;
+        fleet.check(&files).await;
+        assert_eq!(fleet.s3.sent_bytes(), 0, "with {workers} workers");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_worker_dies_the_next_in_rank_answers_and_a_restart_keeps_the_tier() {
+    let mut fleet = Fleet::new(3).await;
+    let files = fleet.fill_bucket();
+    fleet.check(&files).await;
+    let before = fleet.stats(&fleet.workers[0]).await;
+    fleet.workers[0].stop().await;
+    fleet.check(&files).await;
+    fleet.s3.reset_counts();
+    fleet.workers[0].start();
+    fleet.ready(&fleet.workers[0]).await;
+    let after = fleet.stats(&fleet.workers[0]).await;
+    assert_eq!((after.cached_bytes, after.epoch), (before.cached_bytes, fleet.list.epoch));
+    sleep(Duration::from_millis(2100)).await;
+    fleet.check(&files).await;
+    assert_eq!(fleet.s3.sent_bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_object_is_stale_for_its_reader_and_new_for_the_next() {
+    let fleet = Fleet::new(3).await;
+    fleet.s3.put("data", "a/b", noise(1, 500_000)).unwrap();
+    assert_eq!(fleet.names("a").await.unwrap(), ["b"]);
+    let old = fleet.object("a/b").await;
+    fleet.s3.put("data", "a/b", noise(2, 400_000)).unwrap();
+    assert_eq!(fleet.read(&old, Pattern::Sequential).await, Err(Failure::Stale));
+    eventually("the new version", async || fleet.object("a/b").await.version != old.version).await;
+    let new = fleet.object("a/b").await;
+    assert!(fleet.read(&new, Pattern::Random).await.unwrap() == noise(2, 400_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_the_ufs_are_ridden_out() {
+    let fleet = Fleet::new(2).await;
+    let files = fleet.fill_bucket();
+    fleet.s3.faults(|faults| {
+        faults.fail_gets = 2;
+        faults.fail_lists = 1;
+    });
+    fleet.check(&files).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_with_bad_credentials_says_so_and_recovers_once_mended() {
+    let mut fleet = Fleet::new(1).await;
+    fleet.s3.put("data", "x", noise(1, 100)).unwrap();
+    let (config, tier) = (fleet.workers[0].options.config_dir.clone(), fleet.dir.path().join("bars-worker-0-tier"));
+    fs::write(config.join("ufs-0-secret-key"), "wrong").unwrap();
+    let trouble = async || fleet.stats(&fleet.workers[0]).await.mounts[0].trouble.clone();
+    eventually("trouble", async || trouble().await.is_some()).await;
+    assert!(matches!(fleet.stat("x").await, Err(Failure::Denied(_) | Failure::Ufs(_))));
+    fs::remove_file(config.join("ufs-0-secret-key")).unwrap();
+    eventually("a missing secret is named", async || trouble().await.is_some_and(|t| t.contains("secret"))).await;
+    fleet.write_config(&config, &tier);
+    eventually("recovery", async || trouble().await.is_none()).await;
+    assert_eq!(fleet.stat("x").await.unwrap().size, 100);
+    fleet.mounts.push(mount(&fleet.s3, "deep/er"));
+    fleet.write_config(&config, &tier);
+    eventually("the added mount", async || fleet.names("").await.is_ok_and(|names| names == ["deep", "x"])).await;
+    assert_eq!(fleet.names("deep/er").await.unwrap(), ["x"]);
+    assert_eq!(fleet.stat("deep").await.unwrap().kind, Kind::Directory);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_paged_in_order_and_absence_is_told() {
+    let fleet = Fleet::new(2).await;
+    fleet.fill_bucket();
+    let names: Vec<_> = (0..7).map(|i| format!("f{i}")).collect();
+    assert_eq!(fleet.names("d").await.unwrap(), names);
+    assert_eq!(fleet.stat("d/nothing").await, Err(Failure::NotFound));
+    assert_eq!(fleet.names("nothing").await, Err(Failure::NotFound));
+    let lists = fleet.s3.requests().list;
+    fleet.names("d").await.unwrap();
+    assert_eq!(fleet.s3.requests().list, lists, "a listing is asked for once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_with_an_old_list_learns_the_new_one_from_its_peers() {
+    let mut fleet = Fleet::new(3).await;
+    let members = fleet.workers[..2].iter().map(|worker| worker.member.clone()).collect();
+    fleet.list = fleet.list.next(members).unwrap();
+    let tell = Request::SetMembers(fleet.list.clone());
+    fleet.operator.call(&fleet.workers[0].address(), tell).await.unwrap();
+    // Restarted with the old file: it asks the others at start.
+    fleet.workers[1].stop().await;
+    fleet.workers[1].start();
+    fleet.ready(&fleet.workers[1]).await;
+    eventually("gossip", async || fleet.stats(&fleet.workers[1]).await.epoch == fleet.list.epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_object_goes_out_as_a_descriptor_and_metrics_are_scraped() {
+    let fleet = Fleet::new(1).await;
+    let files = fleet.fill_bucket();
+    let socket = fleet.workers[0].options.socket_dir.clone().unwrap().join("worker.sock");
+    let local = fleet.client.client(&Address::Unix(socket)).await.unwrap();
+    let object = fleet.object("d/f4").await;
+    let early = local.open_local(object.clone()).await;
+    assert!(matches!(early, Err(CallError::Failure(Failure::NotCached))), "{early:?}");
+    fleet.read(&object, Pattern::Sequential).await.unwrap();
+    eventually("complete", async || local.open_local(object.clone()).await.is_ok()).await;
+    let file = fs::File::from(local.open_local(object).await.unwrap());
+    let mut content = vec![0; files["d/f4"].len()];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut content, 0).unwrap();
+    assert!(content == files["d/f4"]);
+
+    let text = http_get(&fleet.workers[0].options.http, "/metrics").await;
+    for name in [
+        "penstock_worker_fetched_ufs_bytes_total",
+        "penstock_worker_tier_used_bytes{",
+        "penstock_worker_request_seconds_bucket{",
+    ] {
+        assert!(text.contains(name), "no {name} in {text}");
+    }
+    assert!(!text.contains("d/f4"));
+    assert!(http_get(&fleet.workers[0].options.http, "/readyz").await.starts_with("HTTP/1.1 200"));
+}
+
+async fn http_get(address: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
