@@ -1,5 +1,7 @@
 //! The node plugin with real FUSE mounts and real serving processes. Needs root and `/dev/fuse`.
 
+#![allow(clippy::unwrap_used, clippy::unnecessary_wraps)]
+
 #[path = "csi/double.rs"]
 mod double;
 #[path = "csi/rig.rs"]
@@ -52,6 +54,24 @@ async fn a_volume_comes_and_goes_and_every_call_can_be_repeated() {
     }
     assert!(rig.mounts().is_empty() && rig.processes().is_empty());
     assert_eq!(fs::read_dir(rig.options.state_dir.join("published")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_itself_stands_at_once_even_while_no_worker_answers() {
+    let mut rig = Rig::start().await;
+    rig.options.mount_program = Some(env!("CARGO_BIN_EXE_penstock-mount").into());
+    rig.restart().await;
+    let begun = Instant::now();
+    rig.stage().await.unwrap();
+    rig.publish("one").await.unwrap();
+    let first = begun.elapsed();
+    println!("first publish after {first:?}");
+    assert!(first < Duration::from_millis(500), "{first:?}");
+    let process = rig.processes()[0];
+    assert!(is_running(process));
+    rig.unpublish("one").await.unwrap();
+    rig.unstage().await.unwrap();
+    assert!(rig.mounts().is_empty() && !is_running(process));
 }
 
 #[tokio::test(flavor = "multi_thread")]

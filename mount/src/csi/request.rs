@@ -14,6 +14,8 @@ use crate::spec::{KeyHex, MountSpec, Tuning};
 
 pub const ATTRIBUTE_DATASET: &str = "dataset";
 pub const ATTRIBUTE_ENDPOINT: &str = "endpoint";
+/// Optional: the most bytes of readahead per open file.
+pub const ATTRIBUTE_READAHEAD: &str = "readaheadBytes";
 pub const ATTRIBUTE_PURPOSE: &str = "purpose";
 pub const PURPOSE_WORKER_SOCKET: &str = "worker-socket";
 pub const SECRET_CLIENT_KEY: &str = "client.key";
@@ -99,6 +101,7 @@ pub struct Source {
     pub dataset: String,
     pub endpoints: Vec<String>,
     pub key: Option<KeyHex>,
+    pub tuning: Tuning,
 }
 
 impl Source {
@@ -117,7 +120,7 @@ impl Source {
             let must = "HOST:PORT, or several with commas between";
             return Err(RequestError::BadAttribute { name: ATTRIBUTE_ENDPOINT, value: endpoint.clone(), must });
         }
-        Ok(Self { dataset, endpoints, key: parse_key(secrets)? })
+        Ok(Self { dataset, endpoints, key: parse_key(secrets)?, tuning: parse_tuning(attributes)? })
     }
 
     /// What the serving process is told, if the key is known.
@@ -129,9 +132,19 @@ impl Source {
             socket_dir: Some(state.sockets().join(&self.dataset)),
             read_only: true,
             allow_other: true,
-            tuning: Tuning::default(),
+            tuning: self.tuning.clone(),
         })
     }
+}
+
+fn parse_tuning(attributes: &Map) -> Result<Tuning, RequestError> {
+    let mut tuning = Tuning::default();
+    if let Some(value) = attributes.get(ATTRIBUTE_READAHEAD) {
+        let must = "a number of bytes";
+        let bad = || RequestError::BadAttribute { name: ATTRIBUTE_READAHEAD, value: value.clone(), must };
+        tuning.readahead_bytes = value.parse().map_err(|_| bad())?;
+    }
+    Ok(tuning)
 }
 
 fn parse_key(secrets: &Map) -> Result<Option<KeyHex>, RequestError> {
@@ -144,7 +157,7 @@ fn parse_key(secrets: &Map) -> Result<Option<KeyHex>, RequestError> {
     }
 }
 
-/// Whether this volume is written into a pod's manifest instead of being a PersistentVolume.
+/// Whether this volume is written into a pod's manifest instead of being a `PersistentVolume`.
 pub fn is_ephemeral(attributes: &Map) -> bool {
     attributes.get(POD_EPHEMERAL).is_some_and(|value| value == "true")
 }
@@ -189,12 +202,13 @@ mod tests {
 
     #[test]
     fn attributes_and_the_secret_make_a_source() {
-        let attributes = map(&[("dataset", "ns/d.1"), ("endpoint", "10.0.0.1:9440, [::1]:9440")]);
+        let attributes =
+            map(&[("dataset", "ns/d.1"), ("endpoint", "10.0.0.1:9440, [::1]:9440"), ("readaheadBytes", "0")]);
         let source = Source::parse(&attributes, &map(&[("client.key", &format!("{KEY}\n"))])).unwrap();
         assert_eq!(source.endpoints, ["10.0.0.1:9440", "[::1]:9440"]);
         let spec = source.spec(&StateDir::new("/state".into())).unwrap();
         assert_eq!(spec.socket_dir.unwrap(), Path::new("/state/sockets/ns/d.1"));
-        assert_eq!(spec.client_key.0, KEY);
+        assert_eq!((spec.client_key.0.as_str(), spec.tuning.readahead_bytes), (KEY, 0));
         let keyless = Source::parse(&attributes, &Map::new()).unwrap();
         assert!(keyless.spec(&StateDir::new("/state".into())).is_none());
     }
@@ -209,6 +223,10 @@ mod tests {
             (map(&[("dataset", "a/b/c"), ("endpoint", "h:1")]), "dataset is \"a/b/c\""),
             (map(&[("dataset", "a/b"), ("endpoint", "h")]), "endpoint is \"h\", but must be HOST:PORT"),
             (map(&[("dataset", "a/b"), ("endpoint", "h:1,")]), "endpoint is \"h:1,\""),
+            (
+                map(&[("dataset", "a/b"), ("endpoint", "h:1"), ("readaheadBytes", "x")]),
+                "readaheadBytes is \"x\", but must be a number",
+            ),
         ];
         for (attributes, message) in cases {
             let error = Source::parse(&attributes, &Map::new()).unwrap_err().to_string();
