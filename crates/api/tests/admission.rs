@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use kube::{
     Client,
-    api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
+    api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use penstock_api::{GROUP, VERSION, crds};
@@ -51,10 +51,16 @@ fn api(client: &Client, object: &DynamicObject) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), "default", &resource)
 }
 
+/// As `kubectl apply` does it: create, or else a merge patch.
 async fn apply(client: &Client, object: &DynamicObject) -> Result<DynamicObject, kube::Error> {
-    let name = object.metadata.name.clone().expect("a name");
-    let params = PatchParams::apply("admission-test").force().validation_strict();
-    api(client, object).patch(&name, &params, &Patch::Apply(object)).await
+    let api = api(client, object);
+    match api.create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let name = object.metadata.name.clone().expect("a name");
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(object)).await
+        }
+        answer => answer,
+    }
 }
 
 async fn delete(client: &Client, objects: &[DynamicObject]) {
@@ -93,7 +99,11 @@ fn literals_of_rules() -> Vec<String> {
         match value {
             Value::Object(map) => {
                 if let Some(expression) = map.get("messageExpression").and_then(Value::as_str) {
-                    let longest = expression.split('"').skip(1).step_by(2).max_by_key(|literal| literal.len());
+                    let literals = expression.split('"').skip(1).step_by(2);
+                    let longest = literals
+                        .flat_map(|text| text.split("%s"))
+                        .flat_map(|text| text.split("%d"))
+                        .max_by_key(|text| text.len());
                     found.extend(longest.map(str::to_owned));
                 }
                 map.values().for_each(|child| collect(child, found));
@@ -187,7 +197,7 @@ async fn kubectl_scale_finds_replicas_and_selector_of_a_runtime() {
     let (_, second) = text.split_once("\n---\n").unwrap();
     let mut runtime: CacheRuntime = serde_saphyr::from_str(second).unwrap();
     runtime.metadata = ObjectMeta { name: Some("scaled".to_owned()), ..ObjectMeta::default() };
-    runtimes.create(&kube::api::PostParams::default(), &runtime).await.unwrap();
+    runtimes.create(&PostParams::default(), &runtime).await.unwrap();
 
     let status = CacheRuntimeStatus {
         replicas: 2,

@@ -17,14 +17,14 @@ fn object_name(schema: &mut Value) {
     let long = Rule::new(
         format!("self.metadata.name.size() <= {MAX_NAME}"),
         format!(
-            "\"metadata.name '\" + self.metadata.name + \"' has \" + string(self.metadata.name.size())
-             + \" characters; choose a name of at most {MAX_NAME}\""
+            "\"metadata.name '%s' has %d characters; choose a name of at most {MAX_NAME}\"
+             .format([self.metadata.name, self.metadata.name.size()])"
         ),
     );
     let odd = Rule::new(
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "\"metadata.name '\" + self.metadata.name + \"' cannot become the name of a service; use lower-case letters, \
-         digits and '-', begin with a letter and do not end in '-'\"",
+        "\"metadata.name '%s' cannot become the name of a service; use lower-case letters, digits and '-', begin with a \
+         letter and do not end in '-'\".format([self.metadata.name])",
     );
     add_rules(schema, "", [long, odd]);
 }

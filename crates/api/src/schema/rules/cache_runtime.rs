@@ -58,8 +58,8 @@ fn pod_metadata(schema: &mut Value) {
             let own = Rule::new(
                 format!("!self.exists(key, {reserved})"),
                 format!(
-                    "\"{field}.{map} has '\" + self.filter(key, {reserved})[0] + \"', whose prefix Penstock keeps to itself; \
-                     remove it or choose another prefix\""
+                    "\"{field}.{map} has '%s', whose prefix Penstock keeps to itself; remove it or choose another prefix\"
+                     .format([self.filter(key, {reserved})[0]])"
                 ),
             );
             add_rules(schema, &path, [own]);
@@ -81,8 +81,8 @@ fn volumes(schema: &mut Value) {
     let unknown = Rule::new(
         format!("!has(self.volumeMounts) || !self.volumeMounts.exists(mount, {missing})"),
         format!(
-            "\"volumeMounts names volume '\" + self.volumeMounts.filter(mount, {missing})[0].name
-             + \"', which volumes does not have; add it to spec.worker.volumes\""
+            "\"volumeMounts names volume '%s', which volumes does not have; add it to spec.worker.volumes\"
+             .format([self.volumeMounts.filter(mount, {missing})[0].name])"
         ),
     )
     .blames(".volumeMounts");
@@ -116,28 +116,25 @@ fn level_source(schema: &mut Value) {
     let source = Rule::new(
         format!("[{fields}].filter(given, given).size() == 1"),
         format!(
-            "\"volumeSource has \" + string([{fields}].filter(given, given).size()) + \" sources that Penstock knows; write \
-             exactly one of emptyDir, hostPath, ephemeral, csi and persistentVolumeClaim\""
+            "\"volumeSource has %d sources that Penstock knows; write exactly one of emptyDir, hostPath, ephemeral, csi and \
+             persistentVolumeClaim\".format([[{fields}].filter(given, given).size()])"
         ),
     );
     add_rules(schema, &format!("{LEVEL}.volumeSource"), [source]);
 }
 
 fn level_numbers(schema: &mut Value) {
-    let range = Rule::new(
-        "self > 0.0 && self <= 1.0",
-        "\"'\" + string(self) + \"' is not a fraction above 0 and up to 1; write one such as 0.95\"",
-    );
-    add_rules(
-        schema,
-        &format!("{LEVEL}.high"),
-        [Rule::new(range.rule.clone(), range.message.replacen("\"'", "\"high '", 1))],
-    );
-    add_rules(schema, &format!("{LEVEL}.low"), [Rule::new(range.rule, range.message.replacen("\"'", "\"low '", 1))]);
+    for field in ["high", "low"] {
+        let range = Rule::new(
+            "self > 0.0 && self <= 1.0",
+            format!("\"{field} '%s' is not a fraction above 0 and up to 1; write one such as 0.95\".format([self])"),
+        );
+        add_rules(schema, &format!("{LEVEL}.{field}"), [range]);
+    }
     let order = Rule::new(
         "self.low < self.high",
-        "\"low \" + string(self.low) + \" is not below high \" + string(self.high) + \"; lower low or raise high, as in low: 0.9, \
-         high: 0.95\"",
+        "\"low %s is not below high %s; lower low or raise high, as in low: 0.9, high: 0.95\"
+         .format([self.low, self.high])",
     )
     .blames(".low");
     add_rules(schema, LEVEL, [order]);
@@ -156,7 +153,8 @@ fn quantity(field: &str, least: &str, most: &str, example: &str) -> Rule {
              && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
         ),
         format!(
-            "\"{field} '\" + string(self) + \"' is not a quantity of bytes from {least} to {most}; write one such as {example}\""
+            "\"{field} '%s' is not a quantity of bytes from {least} to {most}; write one such as {example}\"
+             .format([string(self)])"
         ),
     )
 }
@@ -164,18 +162,22 @@ fn quantity(field: &str, least: &str, most: &str, example: &str) -> Rule {
 fn tiered_store(schema: &mut Value) {
     let same_path = Rule::new(
         "self.levels.all(l, !has(l.path) || self.levels.exists_one(k, has(k.path) && k.path == l.path))",
-        "\"levels has path '\"
-         + self.levels.filter(l, has(l.path) && !self.levels.exists_one(k, has(k.path) && k.path == l.path))[0].path
-         + \"' more than once; give each level a directory of its own\"",
+        "\"levels has path '%s' more than once; give each level a directory of its own\".format([self.levels
+         .filter(l, has(l.path) && !self.levels.exists_one(k, has(k.path) && k.path == l.path))[0].path])",
     )
     .blames(".levels");
-    let templates = "levels.map(l, has(l.volumeClaimTemplate) ? [l.volumeClaimTemplate] : [])";
+    // By position, for the claims' names have it. There are at most four levels.
+    let claim = |owner: &str| {
+        format!(
+            "(i < {owner}.levels.size() && has({owner}.levels[i].volumeClaimTemplate) ? [{owner}.levels[i].volumeClaimTemplate] : [])"
+        )
+    };
     let claims = Rule::new(
-        format!("self.{templates} == oldSelf.{templates}"),
-        "\"the volumeClaimTemplates of levels cannot change, come or go, for the claims of workers exist; delete the \
-         CacheRuntime and create it anew, or add another one. There are \"
-         + string(self.levels.filter(l, has(l.volumeClaimTemplate)).size()) + \" now, and \"
-         + string(oldSelf.levels.filter(l, has(l.volumeClaimTemplate)).size()) + \" before\"",
+        format!("[0, 1, 2, 3].all(i, {} == {})", claim("self"), claim("oldSelf")),
+        "\"the volumeClaimTemplates of levels cannot change, come or go (there are %d now, and %d before), for the claims \
+         of workers exist; delete the CacheRuntime and create it anew\"
+         .format([self.levels.filter(l, has(l.volumeClaimTemplate)).size(),
+         oldSelf.levels.filter(l, has(l.volumeClaimTemplate)).size()])",
     )
     .blames(".levels");
     add_rules(schema, "spec.tieredStore", [same_path, claims]);

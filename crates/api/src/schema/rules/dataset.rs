@@ -33,12 +33,10 @@ fn options(schema: &mut Value) {
         keyed(schema, &format!("{place}.{secret}"), "name");
         let both = format!("self.{secret}.filter(option, option.name in self.{plain})");
         let twice = Rule::new(
+            format!("!has(self.{plain}) || !has(self.{secret}) || self.{secret}.all(option, !(option.name in self.{plain}))"),
             format!(
-                "!has(self.{plain}) || !has(self.{secret}) || self.{secret}.all(option, !(option.name in self.{plain}))"
-            ),
-            format!(
-                "\"option '\" + {both}[0].name + \"' is in both {plain} and {secret}; remove it from one of them, from {plain} \
-                 if it is a secret\""
+                "\"option '%s' is in both {plain} and {secret}; remove it from one of them, from {plain} if it is a secret\"
+                 .format([{both}[0].name])"
             ),
         );
         add_rules(schema, place, [twice]);
@@ -52,25 +50,24 @@ const PATH_OF_N: &str = "(has(n.path) ? n.path : has(n.name) ? '/' + n.name : '/
 fn spec(schema: &mut Value) {
     let unnamed = Rule::new(
         "self.mounts.size() < 2 || self.mounts.all(m, has(m.path) || has(m.name))",
-        "\"spec.mounts has \" + string(self.mounts.size()) + \" mounts, and that of '\"
-         + self.mounts.filter(m, !has(m.path) && !has(m.name))[0].mountPoint
-         + \"' has neither name nor path; give it a name such as 'prices' or a path such as '/prices'\"",
+        "\"spec.mounts has %d mounts, and that of '%s' has neither name nor path; give it a name such as 'prices' or a path \
+         such as '/prices'\"
+         .format([self.mounts.size(), self.mounts.filter(m, !has(m.path) && !has(m.name))[0].mountPoint])",
     )
     .blames(".mounts");
     let same_path = Rule::new(
         format!("self.mounts.all(m, self.mounts.exists_one(n, {PATH_OF_N} == {PATH_OF_M}))"),
         format!(
-            "\"spec.mounts has more than one mount at path '\"
-             + self.mounts.filter(m, !self.mounts.exists_one(n, {PATH_OF_N} == {PATH_OF_M})).map(m, {PATH_OF_M})[0]
-             + \"'; give each a path of its own\""
+            "\"spec.mounts has more than one mount at '%s' (its path, or else its name); give each a path of its own\"
+             .format([self.mounts.filter(m, !self.mounts.exists_one(n, {PATH_OF_N} == {PATH_OF_M}))
+             .map(m, has(m.path) ? m.path : has(m.name) ? m.name : '/')[0]])"
         ),
     )
     .blames(".mounts");
     let same_name = Rule::new(
         "self.mounts.all(m, !has(m.name) || self.mounts.exists_one(n, has(n.name) && n.name == m.name))",
-        "\"spec.mounts has more than one mount of name '\"
-         + self.mounts.filter(m, has(m.name) && !self.mounts.exists_one(n, has(n.name) && n.name == m.name))[0].name
-         + \"'; give each a name of its own\"",
+        "\"spec.mounts has more than one mount of name '%s'; give each a name of its own\".format([self.mounts
+         .filter(m, has(m.name) && !self.mounts.exists_one(n, has(n.name) && n.name == m.name))[0].name])",
     )
     .blames(".mounts");
     let runtime = Rule::new(
