@@ -64,8 +64,8 @@ async fn pods_reach_each_other_services_and_the_api(cluster: &Cluster) -> Result
     // The same node as well: an answer must take the way of the question back.
     for node in ["node1", "node2"] {
         let script = format!(
-            "wget -T 5 -q -O - http://{pod}:8080/x
-             for i in 1 2 3 4 5; do wget -T 5 -q -O - http://{service}/x && break; sleep 1; done
+            "timeout 10 wget -q -O - http://{pod}:8080/x
+             for i in 1 2 3 4 5; do timeout 10 wget -q -O - http://{service}/x && break; sleep 1; done
              nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT < /dev/null
              test -s {token}/token && test -s {token}/ca.crt"
         );
@@ -107,7 +107,7 @@ async fn pods_read_from_s3(cluster: &Cluster) -> Result<()> {
     server.create_bucket("prices")?;
     server.put("prices", "a/b.csv", &vec![b'x'; 100_000])?;
     // Refused without a key: pods reach the server, and it checks.
-    let script = format!("wget -T 5 -S -O - {}/prices/a/b.csv 2>&1 || true", server.endpoint());
+    let script = format!("timeout 10 wget -S -O - {}/prices/a/b.csv 2>&1 || true", server.endpoint());
     let logs = pods::run_ok(&cluster.client(), &Script::new("s3", &script), LIMIT).await?;
     ensure!(logs.contains("403"), "{logs}");
     ensure!(server.bytes_sent() > 100 && server.bytes_sent() < 10_000, "{} bytes", server.bytes_sent());

@@ -168,7 +168,8 @@ pub fn containerd() -> Result<PathBuf> {
 
 /// A shell and the usual small commands in one file, for images.
 ///
-/// The dynamically linked one: in a static one every look-up of a host, and so `wget`, crashes for want of glibc's modules.
+/// The dynamically linked one: a static glibc wants its modules at run time to look a host up. (Its `wget -T` crashes in
+/// Debian 12: use `timeout 5 wget`.)
 pub fn busybox() -> Result<PathBuf> {
     debian("busybox", "busybox")
 }
