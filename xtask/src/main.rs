@@ -2,6 +2,7 @@
 
 mod check;
 mod crds;
+mod demo;
 mod run;
 mod test;
 
@@ -16,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The main job on one machine: cache, mount, read, scale, lose a worker; every byte checked.
+    Demo(demo::Options),
     /// Formatting, lints, generated files, chart, licences.
     Check,
     /// All tests, the real cluster's included; installs what they need.
@@ -28,6 +31,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
         Command::Check => check::run(),
         Command::Test(options) => test::run(&options),
         Command::E2e(options) => test::e2e(&options),

@@ -1,0 +1,11 @@
+//! Local mode: the operator's plan for a Dataset, carried out with processes in place of pods.
+
+mod blueprint;
+mod command;
+mod fleet;
+mod process;
+mod state;
+mod worker;
+
+pub use command::Command;
+pub use fleet::{Fleet, FleetError, Report, UpOptions, WorkerReport};
