@@ -3,6 +3,8 @@
 //! [`controller`] is the pipeline; its [`controller::validate`] and [`controller::plan`] know no API server, and local
 //! mode plays their plans.
 
+pub mod app;
+pub mod args;
 pub mod context;
 pub mod controller;
 pub mod http;

@@ -1,9 +1,9 @@
 //! The operator's own numbers, in Prometheus' text format.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
@@ -20,7 +20,7 @@ struct ErrorLabels {
 
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Arc<Registry>,
     durations: Histogram,
     errors: Family<ErrorLabels, Counter>,
     writes: Counter,
@@ -36,7 +36,7 @@ impl Default for Metrics {
         registry.register("reconcile_errors", "Reconciles that ended in an error, by its kind", errors.clone());
         registry.register("writes", "Objects and statuses written to the API server", Counter::clone(&writes));
         registry.register("reconciles_running", "Reconciles under way", Gauge::clone(&running));
-        Self { registry, durations, errors, writes, running }
+        Self { registry: Arc::new(registry), durations, errors, writes, running }
     }
 }
 
@@ -62,10 +62,8 @@ impl Metrics {
         self.writes.get()
     }
 
-    pub fn encode(&self) -> String {
-        let mut out = String::new();
-        // Writing to a string does not fail.
-        let _ = text::encode(&mut out, &self.registry);
-        out
+    /// For the HTTP server.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.clone()
     }
 }

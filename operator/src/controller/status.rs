@@ -6,7 +6,7 @@ mod trouble;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use penstock_api::{
-    CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
+    CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetDisplay, DatasetPhase, DatasetStatus,
     MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
@@ -92,7 +92,7 @@ pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
     } else {
         DatasetPhase::Bound
     };
-    DatasetStatus {
+    let status = DatasetStatus {
         observed_generation: generation,
         phase: Some(phase),
         conditions,
@@ -106,8 +106,11 @@ pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
         in_use_by: view.users.iter().take(MAX_IN_USE_BY).cloned().collect(),
         in_use_by_count: view.is_deleting().then_some(view.users.len() as u64),
         ..DatasetStatus::default()
-    }
-    .with_derived()
+    };
+    let mut status = status.with_derived();
+    // An object without fields is taken for null by server-side apply when it had some before.
+    status.display = status.display.filter(|display| *display != DatasetDisplay::default());
+    status
 }
 
 /// While workers exist but none answers, the last number stands.
@@ -160,7 +163,14 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         hit_ratio_percent: view.hit_ratio(),
         ..CacheRuntimeStatus::default()
     };
-    Some(status.with_derived())
+    Some(derived(status))
+}
+
+fn derived(status: CacheRuntimeStatus) -> CacheRuntimeStatus {
+    let mut status = status.with_derived();
+    // As above.
+    status.display = status.display.filter(|display| *display != CacheRuntimeDisplay::default());
+    status
 }
 
 fn tiers(view: &View<'_>) -> Vec<TierStatus> {
@@ -184,14 +194,13 @@ pub fn unclaimed(runtime: &CacheRuntime, problem: &Invalid, now: Timestamp) -> C
     let generation = runtime.metadata.generation;
     let findings = [findings::failed(ConditionType::Ready, problem), findings::failed(ConditionType::WorkersReady, problem)];
     let failed = problem.reason == Reason::DatasetTaken;
-    CacheRuntimeStatus {
+    derived(CacheRuntimeStatus {
         observed_generation: generation,
         phase: Some(if failed { CacheRuntimePhase::Failed } else { CacheRuntimePhase::Pending }),
         conditions: conditions(&old.conditions, &findings, generation, now),
         desired_replicas: runtime.spec.replicas,
         ..CacheRuntimeStatus::default()
-    }
-    .with_derived()
+    })
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ pub struct Bench {
 
 impl Bench {
     pub async fn start() -> Self {
+        let _ = tracing_subscriber::fmt().with_env_filter("penstock_operator=debug,warn").with_test_writer().try_init();
         let plane = ControlPlane::start().await.unwrap();
         plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
         let client = plane.client();

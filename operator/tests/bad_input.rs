@@ -1,0 +1,111 @@
+//! What users get wrong: each with its message, and recovery once it is mended.
+
+mod common;
+
+use common::{Bench, dataset, runtime};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::ResourceExt;
+use penstock_api::{CacheRuntime, Dataset};
+use serde_json::{Value, json};
+
+fn with_secret(name: &str) -> Value {
+    let mut dataset = dataset(name);
+    dataset["spec"]["mounts"][0]["encryptOptions"] =
+        json!([{"name": "secretAccessKey", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "secret"}}}]);
+    dataset
+}
+
+fn secret(key: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": {key: "hush"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_and_a_missing_key_are_named_and_mended() {
+    let bench = Bench::start().await;
+    bench.namespace("ns").await;
+    bench.apply::<Dataset>("ns", with_secret("a")).await;
+    bench.apply::<CacheRuntime>("ns", runtime("a")).await;
+    let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretNotFound").await;
+    assert!(message.contains("'s3'") && message.contains("secretAccessKey"), "{message}");
+
+    bench.apply::<Secret>("ns", secret("other")).await;
+    let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretKeyNotFound").await;
+    assert!(message.contains("'secret'") && message.contains("other"), "{message}");
+
+    bench.delete::<Secret>("ns", "s3").await;
+    bench.apply::<Secret>("ns", secret("secret")).await;
+    common::wait_for("recovery within the time that a Secret is remembered", || async {
+        let dataset = bench.api::<Dataset>("ns").get("a").await.unwrap();
+        dataset.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Bound" && c.status == "True")
+    })
+    .await;
+    let worker: Secret = bench.api("ns").get("a-worker").await.unwrap();
+    assert_eq!(worker.data.unwrap()["ufs-0-secretAccessKey"].0, b"hush");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_not_ours_is_left_alone_and_the_dataset_recovers_when_it_goes() {
+    let bench = Bench::start().await;
+    bench.namespace("ns").await;
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "a"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    });
+    bench.apply::<PersistentVolumeClaim>("ns", claim).await;
+    bench.pair("ns", "a").await;
+    let message = bench.dataset_says("ns", "a", "Bound", "False", "NameTaken").await;
+    assert!(message.contains("PersistentVolumeClaim 'a'"), "{message}");
+    let theirs: PersistentVolumeClaim = bench.api("ns").get("a").await.unwrap();
+    assert!(theirs.labels().is_empty() && theirs.spec.unwrap().volume_name.is_none());
+
+    bench.delete::<PersistentVolumeClaim>("ns", "a").await;
+    bench.release_claim("ns", "a").await;
+    bench.bound("ns", "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_runtimes_for_one_dataset_the_named_one_serves_and_the_other_is_told() {
+    let bench = Bench::start().await;
+    bench.namespace("ns").await;
+    let mut named = dataset("a");
+    named["spec"]["runtime"] = json!({"name": "b"});
+    bench.apply::<Dataset>("ns", named).await;
+    bench.apply::<CacheRuntime>("ns", runtime("a")).await;
+    bench.apply::<CacheRuntime>("ns", runtime("b")).await;
+    bench.bound("ns", "a").await;
+    let message = common::wait_for("the message", || async {
+        let runtime = bench.api::<CacheRuntime>("ns").get("a").await.unwrap();
+        runtime.status?.conditions.into_iter().find(|c| c.reason == "DatasetTaken").map(|c| c.message)
+    })
+    .await;
+    assert!(message.contains("CacheRuntime 'b'"), "{message}");
+
+    // And two Datasets for one runtime: the older one has it.
+    bench.apply::<Dataset>("ns", dataset("b")).await;
+    let message = bench.dataset_says("ns", "b", "Ready", "False", "RuntimeTaken").await;
+    assert!(message.contains("Dataset 'a'"), "{message}");
+    bench.delete::<Dataset>("ns", "a").await;
+    bench.bound("ns", "b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_in_use_waits_and_says_by_which_pod() {
+    let bench = Bench::start().await;
+    bench.namespace("ns").await;
+    bench.pair("ns", "a").await;
+    bench.bound("ns", "a").await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "reader"},
+        "spec": {
+            "containers": [{"name": "c", "image": "x"}],
+            "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "a"}}]
+        }
+    });
+    bench.apply::<Pod>("ns", pod).await;
+    bench.delete::<Dataset>("ns", "a").await;
+    let message = bench.dataset_says("ns", "a", "Bound", "True", "InUse").await;
+    assert!(message.contains("reader"), "{message}");
+    assert_eq!(bench.api::<Dataset>("ns").get("a").await.unwrap().status.unwrap().in_use_by, ["reader"]);
+    bench.delete::<Pod>("ns", "reader").await;
+    bench.gone::<Dataset>("ns", "a").await;
+}
