@@ -258,10 +258,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.owned {
-            if let Err(error) = down() {
-                eprintln!("taking the cluster down: {error:#}");
-            }
+        if self.owned
+            && let Err(error) = down()
+        {
+            eprintln!("taking the cluster down: {error:#}");
         }
     }
 }

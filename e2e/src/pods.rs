@@ -138,9 +138,7 @@ pub async fn finish(client: &Client, namespace: &str, name: &str, limit: Duratio
 pub async fn wait_ready(client: &Client, namespace: &str, name: &str, limit: Duration) -> Result<Pod> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let what = format!("pod {name} to be ready");
-    let ready = wait_for(&what, limit, || async {
-        Ok(pods.get_opt(name).await?.filter(is_ready))
-    });
+    let ready = wait_for(&what, limit, || async { Ok(pods.get_opt(name).await?.filter(is_ready)) });
     match ready.await {
         Ok(pod) => Ok(pod),
         Err(error) => bail!("{error:#}; {}", describe(&pods, name).await),
@@ -215,12 +213,12 @@ async fn describe(pods: &Api<Pod>, name: &str) -> String {
         Ok(pod) => pod,
         Err(error) => return error.to_string(),
     };
-    let states: Vec<_> = containers(&pod).iter().map(|status| serde_json::to_string(&status.state)).collect();
-    let status = pod.status.as_ref();
-    let unmet = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let states: Vec<_> = containers(&pod).iter().map(|container| serde_json::to_string(&container.state)).collect();
+    let whole = pod.status.as_ref();
+    let unmet = whole.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     let unmet: Vec<_> =
         unmet.filter(|condition| condition.status != "True").filter_map(|one| one.message.clone()).collect();
     let logs = pods.logs(name, &LogParams { tail_lines: Some(10), ..LogParams::default() }).await.unwrap_or_default();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or("unknown");
+    let phase = whole.and_then(|status| status.phase.as_deref()).unwrap_or("unknown");
     format!("phase {phase}, containers {states:?}, {unmet:?}; logs:\n{logs}")
 }

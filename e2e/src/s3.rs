@@ -44,7 +44,7 @@ impl SeaweedFs {
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
         let server = Spawn::new(program, folder.path().join("weed.log"))
-            .args(arguments(&data, &config, port, || free_port())?)
+            .args(arguments(&data, &config, port, free_port)?)
             .env("HOME", folder.path())
             .start()?;
         let proxy = CountingProxy::start((address, 0), direct).await?;
@@ -70,7 +70,7 @@ impl SeaweedFs {
 
     /// Makes a bucket. Blocks.
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
-        self.curl(&["-X".into(), "PUT".into(), self.url(bucket)])
+        curl(&["-X".into(), "PUT".into(), self.url(bucket)])
     }
 
     /// Stores an object; not counted. `key` must need no escaping in an address. Blocks.
@@ -82,37 +82,38 @@ impl SeaweedFs {
 
     /// As [`Self::put`], from a file.
     pub fn put_file(&self, bucket: &str, key: &str, file: &Path) -> Result<()> {
-        self.curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))])
+        curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))])
     }
 
     /// Removes an object. Blocks.
     pub fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        self.curl(&["-X".into(), "DELETE".into(), self.url(&format!("{bucket}/{key}"))])
+        curl(&["-X".into(), "DELETE".into(), self.url(&format!("{bucket}/{key}"))])
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.direct)
     }
 
-    fn curl(&self, args: &[String]) -> Result<()> {
-        let user = format!("{}:{}", Self::ACCESS_KEY, Self::SECRET_KEY);
-        let sign = format!("aws:amz:{REGION}:s3");
-        let base = ["-sS", "--fail-with-body", "--noproxy", "*", "--aws-sigv4", &sign, "--user", &user];
-        // The signature covers the body's hash, which curl leaves to us for uploads.
-        let unsigned = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
-        tools::run(Command::new(tools::debian("curl", "curl")?).args(base).args(unsigned).args(args))
-    }
-
     async fn wait_ready(&mut self) -> Result<()> {
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let ready = wait_for("SeaweedFS to answer", limit, || {
-            let result = self.curl(&["-o".into(), "/dev/null".into(), self.url("")]);
+            let result = curl(&["-o".into(), "/dev/null".into(), self.url("")]);
             async { result.map(Some) }
         });
         let result = ready.await;
         self.server.ensure_running()?;
         result.with_context(|| penstock_testkit::process::log_tail(self.server.log(), 15))
     }
+}
+
+/// Sends one signed request.
+fn curl(args: &[String]) -> Result<()> {
+    let user = format!("{}:{}", SeaweedFs::ACCESS_KEY, SeaweedFs::SECRET_KEY);
+    let sign = format!("aws:amz:{REGION}:s3");
+    let base = ["-sS", "--fail-with-body", "--noproxy", "*", "--aws-sigv4", &sign, "--user", &user];
+    // The signature covers the body's hash, which curl leaves to us for uploads.
+    let unsigned = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
+    tools::run(Command::new(tools::debian("curl", "curl")?).args(base).args(unsigned).args(args))
 }
 
 /// The command line; every service on loopback, on ports of its own.

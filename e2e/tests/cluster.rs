@@ -8,7 +8,7 @@ use penstock_e2e::image;
 use penstock_e2e::pods::{self, Script};
 use penstock_e2e::s3::SeaweedFs;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// One test, because there is one cluster and it takes all of the machine.
 #[tokio::test(flavor = "multi_thread")]

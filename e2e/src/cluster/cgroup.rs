@@ -58,8 +58,8 @@ pub(super) fn remove() -> Result<()> {
 
 /// Removes a cgroup with all below it; whether that worked.
 fn remove_tree(folder: &Path) -> bool {
-    let children = subfolders(folder).iter().fold(true, |all, child| remove_tree(child) && all);
-    children && (fs::remove_dir(folder).is_ok() || !folder.exists())
+    let children = subfolders(folder).iter().filter(|child| !remove_tree(child)).count();
+    children == 0 && (fs::remove_dir(folder).is_ok() || !folder.exists())
 }
 
 fn is_unified() -> bool {

@@ -48,10 +48,11 @@ impl Process {
 
     /// Signals the process group it leads; does nothing when it is gone.
     pub(super) fn signal(&self, signal: Signal) {
-        if let (true, Some(pid)) = (self.is_alive(), Pid::from_raw(self.pid as i32)) {
-            if kill_process_group(pid, signal).is_err() {
-                let _ = kill_process(pid, signal);
-            }
+        let pid = Pid::from_raw(self.pid as i32).filter(|_| self.is_alive());
+        if let Some(pid) = pid
+            && kill_process_group(pid, signal).is_err()
+        {
+            let _ = kill_process(pid, signal);
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) async fn create(options: &ClusterOptions, busy: &Arc<()>) -> Result<S
     let images = [vec![pause_image().await?], options.images.clone()].concat();
     let users: Vec<User> = state.nodes.iter().map(|node| User::kubelet(&node.name)).chain([proxy_user()]).collect();
     // The nodes' container runtimes start while the API server does.
-    let preparing = plans(&state)?.into_iter().map(|plan| {
+    let preparing = plans(&state).into_iter().map(|plan| {
         let (images, busy) = (images.clone(), busy.clone());
         tokio::task::spawn_blocking(move || {
             let init = prepare(&plan, &images).with_context(|| format!("starting {}", plan.name))?;
@@ -107,7 +107,7 @@ pub(super) fn control_plane_folder() -> PathBuf {
     state::folder().join("control-plane")
 }
 
-fn plans(state: &State) -> Result<Vec<node::Plan>> {
+fn plans(state: &State) -> Vec<node::Plan> {
     let url = format!("https://{}:{}", network::HOST, network::API_PORT);
     let ca = control_plane_folder().join("certs/apiserver.crt");
     let kubeconfig = |user: &User| penstock_testkit::control_plane::kubeconfig(&url, &ca, user);
@@ -118,7 +118,7 @@ fn plans(state: &State) -> Result<Vec<node::Plan>> {
         kubelet: kubeconfig(&User::kubelet(&node.name)),
         proxy: kubeconfig(&proxy_user()),
     };
-    Ok(state.nodes.iter().map(plan).collect())
+    state.nodes.iter().map(plan).collect()
 }
 
 /// The node's first process; its container runtime stands.
