@@ -185,4 +185,5 @@ impl<O> Drop for Listed<'_, O> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests;

@@ -61,8 +61,8 @@ impl Drains {
                 break;
             }
             self.progress.lock().left_bytes = moving.iter().map(|extent| extent.present).sum();
-            let moves = moving.into_iter().map(|extent| self.hand_over(list.clone(), extent));
-            let moved: Vec<_> = futures::stream::iter(moves).buffer_unordered(CONCURRENT).collect().await;
+            let errands = moving.into_iter().map(|extent| self.hand_over(list.clone(), extent));
+            let moved: Vec<_> = futures::stream::iter(errands).buffer_unordered(CONCURRENT).collect().await;
             done.extend(moved.into_iter().flatten());
         }
         let mut progress = self.progress.lock();
@@ -135,6 +135,7 @@ fn complement(whole: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

@@ -3,6 +3,7 @@
 //! [`run`] is the whole process but for its arguments; `docs/architecture.md` says how workers, mounts and the operator
 //! play together.
 
+mod census;
 mod config;
 mod fill;
 mod handover;

@@ -9,7 +9,7 @@ use penstock_wire::{
     Address, CallError, Pool,
     message::{Failure, Object, Pattern, Reach, Request, Response},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::metrics::Metrics;
 
@@ -37,6 +37,11 @@ impl Members {
 
     pub(crate) fn is_member(&self) -> bool {
         self.list.read().get(&self.id).is_some()
+    }
+
+    /// Whether this worker does what one has to do for all.
+    pub(crate) fn is_first(&self) -> bool {
+        self.list.read().members.iter().map(|member| &member.id).min() == Some(&self.id)
     }
 
     pub(crate) fn is_me(&self, member: &Member) -> bool {
@@ -82,8 +87,12 @@ impl Members {
         let mut newest = self.pool.newest();
         while newest.changed().await.is_ok() {
             let seen = newest.borrow_and_update().clone();
-            if let Some(address) = seen.address.filter(|_| seen.epoch > self.list().epoch) {
+            let Some(address) = seen.address else { continue };
+            while seen.epoch > self.list().epoch && !newest.has_changed().unwrap_or(true) {
                 self.learn_from(&address).await;
+                if seen.epoch > self.list().epoch {
+                    sleep(ASK).await;
+                }
             }
         }
     }

@@ -42,8 +42,9 @@ impl View {
         }
     }
 
-    pub(crate) fn revalidate_ms(&self) -> Option<u64> {
-        self.revalidate.map(|d| d.as_millis() as u64)
+    /// How long metadata stays good; `None` for a static Dataset.
+    pub(crate) fn revalidate(&self) -> Option<Duration> {
+        self.revalidate
     }
 
     pub(crate) async fn stat(&self, path: &[u8]) -> Result<Attr, Failure> {

@@ -22,15 +22,12 @@ impl Pins {
     /// A read-only descriptor, or `None` unless the object is whole. Blocks for disk I/O.
     pub(crate) fn open(&self, store: &Store, key: ObjectKey) -> io::Result<Option<OwnedFd>> {
         let mut held = self.held.lock();
-        let fd = match held.get(&key) {
-            Some(pinned) => lend(pinned)?,
-            None => {
-                let Some(pinned) = store.open_complete(&key) else { return Ok(None) };
-                let fd = lend(&pinned)?;
-                held.insert(key, pinned);
-                fd
-            }
-        };
+        if let Some(pinned) = held.get(&key) {
+            return Ok(Some(lend(pinned)?));
+        }
+        let Some(pinned) = store.open_complete(&key) else { return Ok(None) };
+        let fd = lend(&pinned)?;
+        held.insert(key, pinned);
         Ok(Some(fd))
     }
 

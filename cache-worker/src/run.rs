@@ -117,8 +117,8 @@ async fn start(id: &str, loaded: &Loaded) -> Result<Arc<Worker>, RunError> {
 }
 
 fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf, loaded: Loaded) {
-    let (changed, mut changes) = mpsc::channel(1);
-    tasks.spawn(config::watch(dir, loaded, changed));
+    let (notify, mut changes) = mpsc::channel(1);
+    tasks.spawn(config::watch(dir, loaded, notify));
     let w = worker.clone();
     tasks.spawn(async move {
         w.probe(|_| true).await;
@@ -135,6 +135,8 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
             w.probe(|source: &Source| source.trouble().is_some()).await;
         }
     });
+    let w = worker.clone();
+    tasks.spawn(async move { w.census.run(&w.members, || w.view()).await });
     let members = worker.members.clone();
     tasks.spawn(async move {
         members.learn_from_all().await;

@@ -60,6 +60,15 @@ impl Source {
         .await
     }
 
+    /// Shows every entry of a directory to `see`, page by page, without keeping them. Not tried again when it fails.
+    pub(crate) async fn visit(&self, path: &[u8], mut see: impl FnMut(ListedEntry)) -> Result<(), UfsError> {
+        let mut pages = self.ufs()?.list(path);
+        while let Some(page) = pages.next().await {
+            page?.into_iter().for_each(&mut see);
+        }
+        Ok(())
+    }
+
     pub(crate) async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, UfsError> {
         let ufs = self.ufs()?;
         self.attempt("read_link", || ufs.read_link(path)).await
@@ -139,9 +148,10 @@ impl Source {
             return;
         }
         let (mount, source) = (&self.spec.path, &self.spec.source);
-        match &now {
-            Some(now) => tracing::warn!(mount, source, trouble = now, "the UFS of a mount does not serve"),
-            None => tracing::info!(mount, source, "the UFS of a mount serves again"),
+        if let Some(now) = &now {
+            tracing::warn!(mount, source, trouble = now, "the UFS of a mount does not serve");
+        } else {
+            tracing::info!(mount, source, "the UFS of a mount serves again");
         }
         *trouble = now;
     }

@@ -17,6 +17,7 @@ use penstock_wire::{
 use tokio::task::spawn_blocking;
 
 use crate::{
+    census::Census,
     config::{Loaded, MountSpec},
     fill::{Fills, Upstream, locate},
     handover::Drains,
@@ -36,6 +37,7 @@ pub(crate) struct Worker {
     pub(crate) members: Arc<Members>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) census: Census,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
     drains: Arc<Drains>,
@@ -52,6 +54,7 @@ impl Worker {
             memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
             config: RwLock::new(Arc::new(loaded.config.clone())),
             pins: Arc::default(),
+            census: Census::default(),
             store,
             members,
             metrics,
@@ -122,7 +125,7 @@ impl Worker {
         Description {
             dataset: config.dataset.clone(),
             members: (*self.members.list()).clone(),
-            revalidate_ms: self.view().revalidate_ms(),
+            revalidate_ms: config.revalidate_ms,
             uid: config.uid,
             gid: config.gid,
         }
@@ -194,6 +197,7 @@ impl Worker {
 
     pub(crate) fn stats(&self) -> Stats {
         let (store, metrics, view) = (self.store.stats(), &self.metrics, self.view());
+        let count = self.census.count();
         let tier = |tier: penstock_store::TierStats| TierStats {
             medium: medium_name(tier.medium).to_owned(),
             quota_bytes: tier.quota,
@@ -216,8 +220,8 @@ impl Worker {
             peer_bytes: metrics.peer_bytes.get(),
             ufs_errors: metrics.ufs_error_count(),
             mounts: view.namespace.mounts().map(mount).collect(),
-            ufs_total_bytes: None,
-            ufs_files: None,
+            ufs_total_bytes: count.map(|count| count.bytes),
+            ufs_files: count.map(|count| count.files),
             handover: self.drains.progress(),
         }
     }

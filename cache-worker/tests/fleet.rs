@@ -1,4 +1,5 @@
 //! Several workers over a real S3 server: what reaches the UFS, and what readers see while workers come and go.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
@@ -317,6 +318,13 @@ async fn when_a_worker_dies_the_next_in_rank_answers_and_a_restart_keeps_the_tie
     fleet.ready(&fleet.workers[0]).await;
     let after = fleet.stats(&fleet.workers[0]).await;
     assert_eq!((after.cached_bytes, after.epoch), (before.cached_bytes, fleet.list.epoch));
+    let sizes = files.values().map(|content| content.len() as u64);
+    let known = (Some(sizes.sum()), Some(files.len() as u64));
+    eventually("the Dataset's size", async || {
+        let stats = fleet.stats(&fleet.workers[0]).await;
+        (stats.ufs_total_bytes, stats.ufs_files) == known
+    })
+    .await;
     sleep(Duration::from_millis(2100)).await;
     fleet.check(&files).await;
     assert_eq!(fleet.s3.sent_bytes(), 0);

@@ -25,7 +25,7 @@ impl Upstream {
         self.view.read().clone()
     }
 
-    async fn from_ufs(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Failure> {
+    async fn ask_ufs(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Failure> {
         let view = self.view();
         let (source, inner) = locate(&view, object)?;
         let read = source.read(inner, &object.version, range.start, range.end - range.start).await;
@@ -33,7 +33,7 @@ impl Upstream {
     }
 
     /// From the first holder that has all of it; else those that have some of it.
-    async fn from_holders(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Vec<Member>> {
+    async fn ask_holders(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Vec<Member>> {
         let mut partial = Vec::new();
         for holder in self.members.holders(object, range.start) {
             match self.members.ask_cached(&holder, object, range.start, range.end - range.start).await {
@@ -45,7 +45,7 @@ impl Upstream {
         Err(partial)
     }
 
-    async fn page_from_holders(&self, object: &Object, holders: &[Member], page: &Range<u64>) -> Option<Bytes> {
+    async fn ask_for_page(&self, object: &Object, holders: &[Member], page: &Range<u64>) -> Option<Bytes> {
         for holder in holders {
             if let Ok(bytes) = self.members.ask_cached(holder, object, page.start, page.end - page.start).await {
                 return Some(bytes);
@@ -57,18 +57,18 @@ impl Upstream {
 
 impl Origin for Upstream {
     async fn fetch(&self, object: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
-        let holders = match self.from_holders(object, &range).await {
+        let holders = match self.ask_holders(object, &range).await {
             Ok(bytes) => return Ok(bytes),
             Err(holders) => holders,
         };
         if holders.is_empty() || range.end - range.start <= PAGE {
-            return self.from_ufs(object, &range).await;
+            return self.ask_ufs(object, &range).await;
         }
         let pages: Vec<_> =
             range.clone().step_by(PAGE as usize).map(|start| start..(start + PAGE).min(range.end)).collect();
-        let held = join_all(pages.iter().map(|page| self.page_from_holders(object, &holders, page))).await;
+        let held = join_all(pages.iter().map(|page| self.ask_for_page(object, &holders, page))).await;
         if held.iter().all(Option::is_none) {
-            return self.from_ufs(object, &range).await;
+            return self.ask_ufs(object, &range).await;
         }
         let mut whole = BytesMut::zeroed((range.end - range.start) as usize);
         let mut put = |at: u64, bytes: &Bytes| {
@@ -79,7 +79,7 @@ impl Origin for Upstream {
         for (page, bytes) in pages.iter().zip(&held) {
             put(page.start, bytes.as_ref().unwrap_or(&Bytes::new()));
         }
-        let fetched = join_all(absent.iter().map(|range| self.from_ufs(object, range))).await;
+        let fetched = join_all(absent.iter().map(|range| self.ask_ufs(object, range))).await;
         for (range, bytes) in absent.iter().zip(fetched) {
             put(range.start, &bytes?);
         }

@@ -39,7 +39,9 @@ fn open_to_clients(request: &Request) -> bool {
         | Request::ReadLink { .. }
         | Request::Read { .. }
         | Request::OpenLocal { .. } => true,
-        Request::SetMembers(_) | Request::Stats | Request::Drain | Request::Push { .. } | Request::Forget { .. } => false,
+        Request::SetMembers(_) | Request::Stats | Request::Drain | Request::Push { .. } | Request::Forget { .. } => {
+            false
+        }
     }
 }
 
@@ -50,7 +52,7 @@ fn check_path(path: &Path) -> Result<(), Failure> {
 
 fn check_range(object: &Object, offset: u64, len: u64) -> Result<(), Failure> {
     require(len > 0 && len <= MAX_READ, "a range has 1 byte to 4 MiB")?;
-    let end = offset.checked_add(len).unwrap_or(u64::MAX);
+    let end = offset.saturating_add(len);
     require(end <= object.size, "the range ends behind the object")?;
     require(offset / EXTENT == (end - 1) / EXTENT, "the range crosses an extent")
 }

@@ -25,7 +25,7 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than a worker tries its UFS.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Requests that may wait for the socket.
 const QUEUE: usize = 256;
 

@@ -15,7 +15,7 @@ pub const MAX_READ: u64 = EXTENT;
 /// A path inside a Dataset: bytes as the UFS has them, no leading or trailing slash; the root is empty.
 pub type Path = Vec<u8>;
 
-/// What identifies the content of an object: its ETag where the UFS has one, else `mtime-size`.
+/// What identifies the content of an object: its `ETag` where the UFS has one, else `mtime-size`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub String);
 

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Credential,
     check::check,
-    frame::{FrameError, FrameReader, InFrame, Limits, OutFrame, write_frames},
+    frame::{FrameError, FrameReader, Limits, OutFrame, write_frames},
     handshake::{HandshakeError, welcome},
     message::{Failure, Request, Response, Role},
     socket::Socket,
@@ -180,9 +180,8 @@ async fn read_requests<S: Service>(
             () = door.shutdown.cancelled() => return Ok(()),
             frame = reader.next() => frame?,
         };
-        let Some(InFrame { header, .. }) = &frame else { return Ok(()) };
-        let id = header.id;
         let Some(frame) = frame else { return Ok(()) };
+        let id = frame.header.id;
         let request = frame.into_request()?;
         let Ok(permit) = budget.clone().acquire_many_owned(weight(&request)).await else { return Ok(()) };
         let (service, answers, local) = (door.service.clone(), answers.clone(), socket.is_unix());

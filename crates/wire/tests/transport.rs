@@ -1,4 +1,5 @@
 //! The transport on real sockets: who gets in, what is refused, and what happens when a side goes away.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs::File,
