@@ -15,11 +15,11 @@ use penstock_wire::message::{Attr, Kind};
 use rustix::io::Errno;
 use tokio::{sync::Semaphore, time::Instant};
 
+use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes};
 pub use self::{
     file::{OpenFile, Opened},
     inode::{Node, ROOT},
 };
-use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes};
 use crate::{
     backend::{Backend, Facts, ReadError},
     spec::Tuning,
@@ -317,7 +317,12 @@ fn refuse(operation: &str, path: &[u8], error: &ReadError) -> Errno {
 
 /// Whether a name can stand in a directory. What the kernel could not name would spoil the whole listing.
 fn nameable(name: &[u8]) -> bool {
-    !name.is_empty() && name != b"." && name != b".." && name.len() <= NAME_MAX && !name.contains(&b'/') && !name.contains(&0)
+    !name.is_empty()
+        && name != b"."
+        && name != b".."
+        && name.len() <= NAME_MAX
+        && !name.contains(&b'/')
+        && !name.contains(&0)
 }
 
 fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {

@@ -20,8 +20,8 @@ use std::{
 
 use fuser::{
     AccessFlags, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner,
-    MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, SessionUnmounter,
+    MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, SessionUnmounter,
 };
 use futures::FutureExt;
 use tokio::runtime::Handle;
@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use self::passthrough::Backings;
 use crate::{
     fs::{FileSystem, NAME_MAX},
+    kernel,
     spec::Passthrough,
 };
 
@@ -72,6 +73,11 @@ impl Served {
 
     pub fn unmounter(&mut self) -> Unmounter {
         Unmounter(self.session.unmount_callable())
+    }
+
+    /// The number of the connection, where the kernel shows it.
+    pub fn connection(&self) -> Option<u32> {
+        kernel::connection_of(&self.session)
     }
 
     /// How many operations are being worked on.
@@ -279,7 +285,9 @@ impl Filesystem for Adapter {
         let fs = self.fs.clone();
         self.go(async move {
             match fs.getattr(ino.0).await {
-                Ok(stat) if mask.contains(AccessFlags::X_OK) && !answer::executable(&stat) => reply.error(Errno::EACCES),
+                Ok(stat) if mask.contains(AccessFlags::X_OK) && !answer::executable(&stat) => {
+                    reply.error(Errno::EACCES)
+                }
                 Ok(_) => reply.ok(),
                 Err(error) => reply.error(answer::errno(error)),
             }

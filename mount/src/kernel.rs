@@ -2,11 +2,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
-    },
-    path::Path,
+    os::fd::{AsFd, AsRawFd},
 };
 
 /// How far the kernel reads ahead by itself, KiB: so that a sequential reader's requests are 1 MiB each.
@@ -24,11 +20,5 @@ pub(crate) fn widen_readahead(connection: u32) {
     let knob = format!("/sys/class/bdi/0:{connection}/read_ahead_kb");
     if let Err(error) = fs::write(&knob, READAHEAD_KIB.to_string()) {
         tracing::debug!(knob, %error, "the kernel's readahead stays as it is");
-    }
-}
-
-pub(crate) fn widen_readahead_of_mount(dir: &Path) {
-    if let Ok(metadata) = fs::metadata(dir) {
-        widen_readahead(rustix::fs::minor(metadata.dev()));
     }
 }

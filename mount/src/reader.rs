@@ -357,6 +357,3 @@ impl Backend for Workers {
         self.0.local.as_ref()?.open(&self.0.pool, object).await
     }
 }
-
-#[cfg(test)]
-mod tests;

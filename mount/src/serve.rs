@@ -81,7 +81,6 @@ pub struct MountOptions {
 pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let spec: MountSpec = serde_json::from_reader(io::stdin()).context("failed to read the mount's specification")?;
     let fuse = inherit(options.fuse_fd)?;
-    let connection = kernel::connection_of(&fuse);
     let mut ready: Box<dyn Write + Send> = match options.ready_fd {
         Some(fd) => Box::new(File::from(inherit(fd)?)),
         None => Box::new(io::stdout()),
@@ -93,7 +92,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         let handle = Handle::current();
         let served = tokio::task::spawn_blocking(move || Served::from_fd(fuse, fs, handle, &shown)).await?;
         let served = served.context("failed to greet the kernel")?;
-        if let Some(connection) = connection {
+        if let Some(connection) = served.connection() {
             kernel::widen_readahead(connection);
         }
         tell_ready(&mut ready)?;
@@ -127,7 +126,9 @@ pub fn mount(options: MountOptions) -> anyhow::Result<()> {
         let (dir, shown, handle) = (options.dir.clone(), shown(&spec), Handle::current());
         let served = tokio::task::spawn_blocking(move || Served::mount(&dir, fs, handle, &shown)).await?;
         let mut served = served.with_context(|| format!("failed to mount at {}", options.dir.display()))?;
-        kernel::widen_readahead_of_mount(&options.dir);
+        if let Some(connection) = served.connection() {
+            kernel::widen_readahead(connection);
+        }
         if options.say_ready {
             tell_ready(&mut io::stdout())?;
         }

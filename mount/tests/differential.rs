@@ -36,9 +36,18 @@ fn grow(root: &Path) {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Read { file: usize, at: f64, len: usize },
+    Read {
+        file: usize,
+        at: f64,
+        len: usize,
+    },
     /// So many reads of this length, one after the other.
-    Scan { file: usize, at: f64, len: usize, count: usize },
+    Scan {
+        file: usize,
+        at: f64,
+        len: usize,
+        count: usize,
+    },
     Stat(usize),
     List(usize),
 }
@@ -47,7 +56,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let len = prop_oneof![1usize..5000, 100_000usize..300_000, 1usize << 20..3 << 20];
     let step = prop_oneof![
         (any::<usize>(), 0.0..1.05, len.clone()).prop_map(|(file, at, len)| Step::Read { file, at, len }),
-        (any::<usize>(), 0.0..1.0, len, 1usize..12).prop_map(|(file, at, len, count)| Step::Scan { file, at, len, count }),
+        (any::<usize>(), 0.0..1.0, len, 1usize..12).prop_map(|(file, at, len, count)| Step::Scan {
+            file,
+            at,
+            len,
+            count
+        }),
         any::<usize>().prop_map(Step::Stat),
         any::<usize>().prop_map(Step::List),
     ];
@@ -80,7 +94,8 @@ fn listing(dir: &Path) -> BTreeMap<OsString, (u32, u64, i64, Option<std::path::P
 
 fn compare(real: &Path, shown: &Path, step: &Step) {
     let dirs = ["", "a", "a/b", "z", "empty"];
-    let files: Vec<String> = dirs[..4].iter().flat_map(|d| (0..SIZES.len()).map(move |j| format!("{d}/f{j}"))).collect();
+    let files: Vec<String> =
+        dirs[..4].iter().flat_map(|d| (0..SIZES.len()).map(move |j| format!("{d}/f{j}"))).collect();
     let pick = |i: usize| files[i % files.len()].trim_start_matches('/');
     let open = |i: usize| (File::open(real.join(pick(i))).unwrap(), File::open(shown.join(pick(i))).unwrap());
     match *step {

@@ -34,6 +34,8 @@ struct Block {
     flight: Flight,
     task: AbortHandle,
     touched: Instant,
+    /// A read has reached its end.
+    done: bool,
     /// `None`: there was no room, so the block goes as soon as it was read.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -57,7 +59,13 @@ pub struct OpenObject {
 
 impl OpenObject {
     /// Bytes `offset..offset + len`, within the object; the `ahead` bytes that follow are set on their way.
-    pub async fn read(self: &Arc<Self>, offset: u64, len: u64, pattern: Pattern, ahead: u64) -> Result<Bytes, ReadError> {
+    pub async fn read(
+        self: &Arc<Self>,
+        offset: u64,
+        len: u64,
+        pattern: Pattern,
+        ahead: u64,
+    ) -> Result<Bytes, ReadError> {
         if len == 0 {
             return Ok(Bytes::new());
         }
@@ -109,7 +117,7 @@ impl OpenObject {
             block.touched = Instant::now();
             return block.flight.clone();
         }
-        let room = self.make_room(&mut blocks, index);
+        let room = self.make_room(&mut blocks, index, true);
         self.start(&mut blocks, index, room)
     }
 
@@ -123,12 +131,17 @@ impl OpenObject {
             if blocks.contains_key(&index) {
                 continue;
             }
-            let Some(room) = self.make_room(&mut blocks, index) else { return };
+            let Some(room) = self.make_room(&mut blocks, index, false) else { return };
             drop(self.start(&mut blocks, index, Some(room)));
         }
     }
 
-    fn start(self: &Arc<Self>, blocks: &mut BTreeMap<u64, Block>, index: u64, room: Option<OwnedSemaphorePermit>) -> Flight {
+    fn start(
+        self: &Arc<Self>,
+        blocks: &mut BTreeMap<u64, Block>,
+        index: u64,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Flight {
         let (offset, len) = (index * BLOCK, self.block_len(index));
         let this = Arc::downgrade(self);
         let (backend, object) = (self.backend.clone(), self.object.clone());
@@ -144,21 +157,23 @@ impl OpenObject {
             result
         });
         let abort = task.abort_handle();
-        let flight = async move { task.await.unwrap_or_else(|_| Err(ReadError::Unreachable("the read was given up".into()))) };
+        let flight =
+            async move { task.await.unwrap_or_else(|_| Err(ReadError::Unreachable("the read was given up".into()))) };
         let flight = flight.boxed().shared();
-        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched: Instant::now(), room });
+        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched: Instant::now(), done: false, room });
         flight
     }
 
-    /// Room for one more block, if need be in place of those that were not touched for longest.
-    fn make_room(&self, blocks: &mut BTreeMap<u64, Block>, index: u64) -> Option<OwnedSemaphorePermit> {
+    /// Room for one more block, if need be in place of those that were read; when it is `needed` now, also of those that
+    /// were fetched ahead and waited longest.
+    fn make_room(&self, blocks: &mut BTreeMap<u64, Block>, index: u64, needed: bool) -> Option<OwnedSemaphorePermit> {
         let mut held: u64 = blocks.keys().map(|index| self.block_len(*index)).sum();
         let len = self.block_len(index);
         while held + len > self.bound {
-            let oldest = blocks.iter().filter(|(_, b)| b.task.is_finished()).min_by_key(|(_, b)| b.touched);
-            let oldest = oldest.map(|(index, _)| *index)?;
-            blocks.remove(&oldest);
-            held -= self.block_len(oldest);
+            let leaving = blocks.iter().filter(|(_, b)| b.task.is_finished() && (b.done || needed));
+            let leaving = leaving.min_by_key(|(_, b)| (!b.done, b.touched)).map(|(index, _)| *index)?;
+            blocks.remove(&leaving);
+            held -= self.block_len(leaving);
         }
         self.room.clone().try_acquire_many_owned(len.div_ceil(1024) as u32).ok()
     }
@@ -166,11 +181,10 @@ impl OpenObject {
     /// Forgets blocks that this read has finished: the page cache has them now.
     fn drop_read(&self, offset: u64, end: u64) {
         let mut blocks = self.blocks.lock();
-        let reached_end = |index: &u64| *index * BLOCK + self.block_len(*index) <= end;
         blocks.retain(|index, block| {
+            block.done |= index * BLOCK >= offset / BLOCK * BLOCK && index * BLOCK + self.block_len(*index) <= end;
             let behind = (index + 2) * BLOCK <= offset;
-            let transient = block.room.is_none() && reached_end(index);
-            !(block.task.is_finished() && (behind || transient))
+            !(block.task.is_finished() && (behind || block.done && block.room.is_none()))
         });
     }
 

@@ -55,7 +55,13 @@ impl Pages {
         Ok(Stretch { entries: self.entries.clone(), skip })
     }
 
-    async fn load(&mut self, backend: &dyn Backend, path: &[u8], first: u64, after: Option<Vec<u8>>) -> Result<(), ReadError> {
+    async fn load(
+        &mut self,
+        backend: &dyn Backend,
+        path: &[u8],
+        first: u64,
+        after: Option<Vec<u8>>,
+    ) -> Result<(), ReadError> {
         let listing = backend.list(path, after.as_deref(), PAGE).await?;
         if self.starts.last().is_none_or(|(known, _)| *known < first) {
             self.starts.push((first, after));

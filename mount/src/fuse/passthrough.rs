@@ -14,11 +14,7 @@ use std::{
 use fuser::{BackingId, FileHandle, FopenFlags, InitFlags, KernelConfig, ReplyOpen};
 use parking_lot::Mutex;
 
-use crate::{
-    backend::LocalFile,
-    fs::Opened,
-    spec::Passthrough,
-};
+use crate::{backend::LocalFile, fs::Opened, spec::Passthrough};
 
 /// Backing files may lie on one layer of a stacking file system (overlayfs) at most.
 const STACK_DEPTH: u32 = 2;

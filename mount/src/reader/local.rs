@@ -1,9 +1,9 @@
 //! Descriptors of complete cached files, from workers on this node.
 //!
-//! A descriptor is locked (flock, shared) as long as it is in use, by this process or by the kernel on its behalf: the
-//! lock ends with the last reference, also when this process dies. A worker punches no hole into, and cuts no bytes off,
-//! a file that it cannot lock exclusively. The file is checked after the lock was taken, so that one from which something
-//! was taken just before is not used.
+//! A descriptor comes locked (flock, shared) and stays so as long as it is in use, by this process or by the kernel on its
+//! behalf: the lock ends with the last reference, also when this process dies. A worker evicts nothing from a file that it
+//! cannot lock exclusively. The lock is taken here too, which changes nothing where the worker did, and the file is looked
+//! at after that: one that is not whole would show zeros, one of another length would show what is not the object's.
 
 use std::{
     collections::HashSet,
@@ -82,7 +82,7 @@ fn check(fd: OwnedFd, size: u64) -> Option<LocalFile> {
     flock(&fd, FlockOperation::NonBlockingLockShared).ok()?;
     let file = File::from(fd);
     let metadata = file.metadata().ok()?;
-    let whole = metadata.is_file() && metadata.len() >= size && metadata.blocks() * 512 >= size;
+    let whole = metadata.is_file() && metadata.len() == size && metadata.blocks() * 512 >= size;
     whole.then(|| LocalFile { file })
 }
 
@@ -100,11 +100,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_with_a_hole_is_not_used() {
+    fn a_file_with_a_hole_or_of_another_length_is_not_used() {
         let (whole, holed) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         whole.write_all_at(&[1; 1 << 16], 0).unwrap();
         holed.set_len(1 << 16).unwrap();
         holed.write_all_at(&[1; 4096], 0).unwrap();
+        assert!(check(whole.try_clone().unwrap().into(), (1 << 16) - 1).is_none());
         assert!(check(whole.into(), 1 << 16).is_some());
         assert!(check(holed.into(), 1 << 16).is_none());
     }

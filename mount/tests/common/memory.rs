@@ -33,7 +33,7 @@ pub struct MemoryBackend {
     reads: Mutex<Vec<(u64, u64)>>,
     stats: Mutex<u64>,
     facts: Mutex<Option<Facts>>,
-    delays: Mutex<BTreeMap<Vec<u8>, Duration>>,
+    delays: Mutex<BTreeMap<(Vec<u8>, bool), Duration>>,
 }
 
 impl MemoryBackend {
@@ -67,13 +67,18 @@ impl MemoryBackend {
         *self.failures.lock() = (times, Some(error));
     }
 
-    /// Lets every question about `path` and every read of it take this long.
-    pub fn delay(&self, path: &[u8], delay: Duration) {
-        self.delays.lock().insert(path.to_vec(), delay);
+    /// Lets every question about `path` take this long.
+    pub fn delay_stat(&self, path: &[u8], delay: Duration) {
+        self.delays.lock().insert((path.to_vec(), false), delay);
     }
 
-    async fn pause(&self, path: &[u8]) {
-        let delay = self.delays.lock().get(path).copied();
+    /// Lets every read of `path` take this long.
+    pub fn delay_read(&self, path: &[u8], delay: Duration) {
+        self.delays.lock().insert((path.to_vec(), true), delay);
+    }
+
+    async fn pause(&self, path: &[u8], read: bool) {
+        let delay = self.delays.lock().get(&(path.to_vec(), read)).copied();
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
@@ -131,7 +136,7 @@ impl Backend for MemoryBackend {
 
     async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
         *self.stats.lock() += 1;
-        self.pause(path).await;
+        self.pause(path, false).await;
         if path.is_empty() {
             return Ok(Item { content: Content::Directory, version: 0 }.attr(path));
         }
@@ -148,7 +153,8 @@ impl Backend for MemoryBackend {
             .iter()
             .filter_map(|(path, item)| {
                 let name = path.strip_prefix(&prefix[..])?;
-                (!name.is_empty() && !name.contains(&b'/')).then(|| Entry { name: name.to_vec(), attr: item.attr(path) })
+                (!name.is_empty() && !name.contains(&b'/'))
+                    .then(|| Entry { name: name.to_vec(), attr: item.attr(path) })
             })
             .filter(|entry| after.is_none_or(|after| entry.name.as_slice() > after))
             .collect();
@@ -167,7 +173,7 @@ impl Backend for MemoryBackend {
     async fn read(&self, object: &Object, offset: u64, len: u32, _: Pattern) -> Result<Bytes, ReadError> {
         assert!(offset / EXTENT == (offset + u64::from(len) - 1) / EXTENT, "a read crosses an extent");
         assert!(offset + u64::from(len) <= object.size, "a read crosses the end of the object");
-        self.pause(&object.path).await;
+        self.pause(&object.path, true).await;
         self.reads.lock().push((offset, u64::from(len)));
         {
             let mut failures = self.failures.lock();

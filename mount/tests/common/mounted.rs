@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -21,7 +20,6 @@ use tempfile::TempDir;
 
 pub struct Mounted {
     dir: TempDir,
-    connection: u32,
     thread: Option<JoinHandle<()>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -39,8 +37,7 @@ impl Mounted {
         let fs = Arc::new(FileSystem::new(backend, tuning));
         let served = Served::mount(dir.path(), fs, runtime.handle().clone(), &options).unwrap();
         let thread = std::thread::spawn(move || served.run().unwrap());
-        let connection = rustix::fs::minor(fs::metadata(dir.path()).unwrap().dev());
-        Self { dir, connection, thread: Some(thread), runtime: Some(runtime) }
+        Self { dir, thread: Some(thread), runtime: Some(runtime) }
     }
 
     pub fn path(&self) -> &Path {
@@ -49,10 +46,6 @@ impl Mounted {
 
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    pub fn connection(&self) -> u32 {
-        self.connection
     }
 }
 
@@ -69,16 +62,12 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let control = format!("/sys/fs/fuse/connections/{}/abort", self.connection);
         let clean = !std::thread::panicking() && unmount(self.dir.path(), UnmountFlags::empty()).is_ok();
         if !clean {
-            let _ = fs::write(&control, "1");
-            let _ = unmount(self.dir.path(), UnmountFlags::DETACH);
+            // Force aborts the connection, so that nobody waits for an answer any more.
+            let _ = unmount(self.dir.path(), UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
         let ended = self.ends_within(Duration::from_secs(5));
-        if !ended {
-            let _ = fs::write(&control, "1");
-        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

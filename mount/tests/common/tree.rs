@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, Metadata},
     io,
     os::unix::{
@@ -9,7 +10,6 @@ use std::{
         fs::{FileExt, MetadataExt},
     },
     path::PathBuf,
-    ffi::OsStr,
 };
 
 use async_trait::async_trait;
