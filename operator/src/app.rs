@@ -50,12 +50,10 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Error> {
 async fn lead(args: &Args, client: Client, metrics: Arc<Metrics>, stop: &CancellationToken) -> Result<(), Error> {
     let suffix = Credential::generate()?.to_hex();
     let identity = format!("{}_{}", args.identity, &suffix[..8]);
-    let election =
-        LeaderElection::new(client.clone(), &args.namespace, &args.lease_name, &identity, Timing::default());
+    let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease_name, &identity, Timing::default());
     let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return Ok(()) };
     let ended = CancellationToken::new();
-    let settings =
-        Settings { worker_image: args.worker_image.clone(), namespace: args.watch_namespace.clone() };
+    let settings = Settings { worker_image: args.worker_image.clone(), namespace: args.watch_namespace.clone() };
     let control = controller::run(client, settings, Arc::new(WireWorkers::default()), metrics, ended.clone());
     let watch = async {
         tokio::select! {

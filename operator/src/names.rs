@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use penstock_api::names::{self, LABEL_COMPONENT, LABEL_DATASET, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME, LABEL_PART_OF, MANAGED_BY, PART_OF};
+use penstock_api::names::{
+    self, LABEL_COMPONENT, LABEL_DATASET, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME, LABEL_PART_OF, MANAGED_BY,
+    PART_OF,
+};
 
 /// On the `PersistentVolume`, which has no namespace of its own.
 pub const NAMESPACE_LABEL: &str = "penstock.dev/namespace";
@@ -95,9 +98,13 @@ mod tests {
     #[test]
     fn a_pod_name_tells_its_ordinal_only_to_its_own_dataset() {
         let names = Names::new("ns", "a");
-        for (pod, ordinal) in
-            [("a-worker-0", Some(0)), ("a-worker-12", Some(12)), ("a-worker", None), ("a-worker-x", None), ("b-worker-0", None)]
-        {
+        for (pod, ordinal) in [
+            ("a-worker-0", Some(0)),
+            ("a-worker-12", Some(12)),
+            ("a-worker", None),
+            ("a-worker-x", None),
+            ("b-worker-0", None),
+        ] {
             assert_eq!(names.ordinal(pod), ordinal, "{pod}");
         }
     }

@@ -101,11 +101,7 @@ async fn ready(stores: &Stores) {
 fn of_dataset(dataset: &Dataset) -> Vec<Trigger> {
     let namespace = dataset.namespace().unwrap_or_default();
     let runtime = |name: &str| Trigger::Runtime(ObjectRef::new(name).within(&namespace));
-    vec![
-        Trigger::Dataset(ObjectRef::from_obj(dataset)),
-        runtime(&dataset.runtime_name()),
-        runtime(&dataset.name_any()),
-    ]
+    vec![Trigger::Dataset(ObjectRef::from_obj(dataset)), runtime(&dataset.runtime_name()), runtime(&dataset.name_any())]
 }
 
 fn of_runtime(runtime: &CacheRuntime, datasets: &Store<Dataset>) -> Vec<Trigger> {

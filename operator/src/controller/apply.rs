@@ -59,7 +59,12 @@ pub struct Applier<'a> {
 impl Applier<'_> {
     /// Makes the object what `desired` says. `observed` is what is known to be there, in full or its metadata alone. With
     /// `expect`, a resource version, the write fails if someone else wrote meanwhile.
-    pub async fn ensure<K, O>(&self, desired: K, observed: Option<&O>, expect: Option<String>) -> Result<Option<K>, Error>
+    pub async fn ensure<K, O>(
+        &self,
+        desired: K,
+        observed: Option<&O>,
+        expect: Option<String>,
+    ) -> Result<Option<K>, Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
         O: ResourceExt + Serialize,

@@ -65,6 +65,3 @@ impl Blueprint<'_> {
 pub fn seconds(now: Timestamp) -> u64 {
     now.as_second().try_into().unwrap_or_default()
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

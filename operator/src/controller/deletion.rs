@@ -111,7 +111,8 @@ async fn of_dataset(dataset: &Dataset, names: &Names, seen: &Observed, ctx: &Con
 /// Whether there is a Secret of this name that the operator made.
 async fn ours(ctx: &Context, names: &Names, name: &str) -> Result<bool, Error> {
     let found = ctx.secrets.get(&ctx.client, &names.namespace, name).await;
-    let found = found.map_err(|source| dereference::Error::Read { kind: "Secret".into(), name: name.into(), source })?;
+    let found =
+        found.map_err(|source| dereference::Error::Read { kind: "Secret".into(), name: name.into(), source })?;
     Ok(found.is_some_and(|secret| dereference::is_ours(secret.as_ref(), names)))
 }
 

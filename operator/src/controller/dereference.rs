@@ -211,9 +211,9 @@ fn seen(ordinal: u32, pod: &Pod) -> WorkerSeen {
     let status = pod.status.as_ref();
     let running = status.and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Running");
     let ip = status.and_then(|s| s.pod_ip.as_deref()).filter(|ip| running && !ip.is_empty());
-    let ready = status.and_then(|s| s.conditions.as_ref()).is_some_and(|conditions| {
-        conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-    });
+    let ready = status
+        .and_then(|s| s.conditions.as_ref())
+        .is_some_and(|conditions| conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
     WorkerSeen {
         ordinal,
         addr: ip.map(|ip| if ip.contains(':') { format!("[{ip}]:{WIRE_PORT}") } else { format!("{ip}:{WIRE_PORT}") }),

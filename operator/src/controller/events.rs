@@ -26,7 +26,11 @@ pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<(EventTyp
         let benign = BENIGN.iter().any(|reason| condition.reason == reason.as_ref());
         let news = match condition.status.as_str() {
             // Good news at the start are no news, but for the one that users wait for.
-            "True" => before.is_some_and(|b| b.status == "False") || condition.type_ == "Bound" || condition.reason == "Draining",
+            "True" => {
+                before.is_some_and(|b| b.status == "False")
+                    || condition.type_ == "Bound"
+                    || condition.reason == "Draining"
+            }
             "False" => !benign || before.is_some_and(|b| b.status == "True"),
             _ => false,
         };

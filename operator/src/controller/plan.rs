@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig};
 use penstock_wire::Credential;
+use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::validate::{ValidDataset, ValidRuntime, ValidTier};
@@ -115,7 +115,10 @@ mod tests {
     use penstock_wire::config::Medium;
 
     use super::*;
-    use crate::{controller::validate::{SecretData, ValidMount}, names::Names};
+    use crate::{
+        controller::validate::{SecretData, ValidMount},
+        names::Names,
+    };
 
     fn valid() -> (ValidDataset, ValidRuntime) {
         let mount = ValidMount {

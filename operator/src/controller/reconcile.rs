@@ -208,7 +208,8 @@ async fn set_up(
     };
     match apply_all(&blueprint, observed, ctx).await {
         Err(error) if error.is_refusal() => {
-            pass.problem = Some(Invalid::new(Reason::ApplyFailed, format!("the API server refuses an object: {error}")));
+            pass.problem =
+                Some(Invalid::new(Reason::ApplyFailed, format!("the API server refuses an object: {error}")));
         }
         Err(error) => return Err(error.into()),
         Ok(bound) => {
@@ -358,7 +359,11 @@ pub(super) async fn write_status(
         if new != old {
             let api = Api::<Dataset>::namespaced(ctx.client.clone(), &names.namespace);
             applier.status(&api, &names.dataset, &new).await?;
-            events::publish(&ctx.recorder, dataset.object_ref(&()), events::transitions(&old.conditions, &new.conditions));
+            events::publish(
+                &ctx.recorder,
+                dataset.object_ref(&()),
+                events::transitions(&old.conditions, &new.conditions),
+            );
         }
         Ok(())
     };

@@ -6,8 +6,8 @@ mod trouble;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use penstock_api::{
-    CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetDisplay, DatasetPhase, DatasetStatus,
-    MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
+    CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetDisplay,
+    DatasetPhase, DatasetStatus, MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
@@ -122,13 +122,15 @@ fn mounts(view: &View<'_>) -> Vec<MountStatus> {
     let mounts = view.dataset.spec.mounts.iter().map(|mount| {
         let path = mount.effective_path();
         let inner = path.trim_matches('/').to_owned();
-        let told: Vec<_> = view
-            .stats()
-            .flat_map(|s| &s.mounts)
-            .filter(|m| m.path == inner && m.source == mount.mount_point)
-            .collect();
+        let told: Vec<_> =
+            view.stats().flat_map(|s| &s.mounts).filter(|m| m.path == inner && m.source == mount.mount_point).collect();
         let message = told.iter().find_map(|m| m.trouble.clone());
-        MountStatus { path, mount_point: mount.mount_point.clone(), ready: !told.is_empty() && message.is_none(), message }
+        MountStatus {
+            path,
+            mount_point: mount.mount_point.clone(),
+            ready: !told.is_empty() && message.is_none(),
+            message,
+        }
     });
     mounts.collect()
 }
@@ -192,7 +194,8 @@ fn tiers(view: &View<'_>) -> Vec<TierStatus> {
 pub fn unclaimed(runtime: &CacheRuntime, problem: &Invalid, now: Timestamp) -> CacheRuntimeStatus {
     let old = runtime.status.clone().unwrap_or_default();
     let generation = runtime.metadata.generation;
-    let findings = [findings::failed(ConditionType::Ready, problem), findings::failed(ConditionType::WorkersReady, problem)];
+    let findings =
+        [findings::failed(ConditionType::Ready, problem), findings::failed(ConditionType::WorkersReady, problem)];
     let failed = problem.reason == Reason::DatasetTaken;
     derived(CacheRuntimeStatus {
         observed_generation: generation,
@@ -202,6 +205,3 @@ pub fn unclaimed(runtime: &CacheRuntime, problem: &Invalid, now: Timestamp) -> C
         ..CacheRuntimeStatus::default()
     })
 }
-
-#[cfg(test)]
-mod tests;

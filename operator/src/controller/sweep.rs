@@ -4,10 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::{
-    Api, Resource, ResourceExt,
-    runtime::reflector::Store,
-};
+use kube::{Api, Resource, ResourceExt, runtime::reflector::Store};
 use penstock_api::{
     Dataset,
     names::{LABEL_DATASET, persistent_volume},
@@ -44,10 +41,7 @@ async fn sweep(ctx: &Context) -> Result<(), apply::Error> {
 /// Objects whose Dataset is gone, or does not use their name.
 async fn orphans<K>(ctx: &Context, store: &Store<K>, wanted: impl Fn(&Names) -> Vec<String>) -> Result<(), apply::Error>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     for object in store.state() {
         let Some(dataset) = object.labels().get(LABEL_DATASET) else { continue };

@@ -149,6 +149,3 @@ fn check_name(kind: &str, name: &str) -> Result<(), Invalid> {
         name.len()
     )))
 }
-
-#[cfg(test)]
-mod tests;

@@ -70,8 +70,7 @@ impl Bench {
         let plane = ControlPlane::start().await.unwrap();
         plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
         let client = plane.client();
-        let mut bench =
-            Self { plane, client, workers: Arc::default(), metrics: Arc::default(), operator: None };
+        let mut bench = Self { plane, client, workers: Arc::default(), metrics: Arc::default(), operator: None };
         bench.start_operator();
         bench
     }
@@ -80,13 +79,8 @@ impl Bench {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
         let settings = Settings { worker_image: "penstock:test".into(), namespace: None };
-        let run = controller::run(
-            self.client.clone(),
-            settings,
-            self.workers.clone(),
-            self.metrics.clone(),
-            stop.clone(),
-        );
+        let run =
+            controller::run(self.client.clone(), settings, self.workers.clone(), self.metrics.clone(), stop.clone());
         self.operator = Some((stop, tokio::spawn(run)));
     }
 

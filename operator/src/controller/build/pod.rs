@@ -13,7 +13,10 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use kube::api::ObjectMeta;
-use penstock_api::{CacheRuntimeSpec, NetworkMode, Quota, names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES}};
+use penstock_api::{
+    CacheRuntimeSpec, NetworkMode, Quota,
+    names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES},
+};
 use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 
 use super::Blueprint;
@@ -53,8 +56,7 @@ fn own(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 fn pod(blueprint: &Blueprint<'_>) -> PodSpec {
     let worker = &blueprint.runtime.spec.worker;
     let host_network = worker.network_mode == NetworkMode::HostNetwork;
-    let tolerations: Vec<_> =
-        worker.tolerations.iter().chain(&blueprint.dataset.spec.tolerations).cloned().collect();
+    let tolerations: Vec<_> = worker.tolerations.iter().chain(&blueprint.dataset.spec.tolerations).cloned().collect();
     PodSpec {
         affinity: scheduling::affinity(blueprint),
         automount_service_account_token: Some(false),
@@ -172,7 +174,8 @@ fn resources(spec: &CacheRuntimeSpec, tiers: u64) -> ResourceRequirements {
     };
     let limit = stated(&resources.limits);
     // A request may not exceed the limit, a limit not be below the request.
-    let request = stated(&resources.requests).or_else(|| limit.map(|l| l.min(MEMORY_REQUEST))).unwrap_or(MEMORY_REQUEST);
+    let request =
+        stated(&resources.requests).or_else(|| limit.map(|l| l.min(MEMORY_REQUEST))).unwrap_or(MEMORY_REQUEST);
     resources.limits = Some(add(resources.limits, limit.unwrap_or(MEMORY_LIMIT.max(request))));
     resources.requests = Some(add(resources.requests, request));
     resources

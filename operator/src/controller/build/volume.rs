@@ -91,11 +91,9 @@ pub fn persistent_volume(
 fn source(blueprint: &Blueprint<'_>, address: &str) -> CSIPersistentVolumeSource {
     let names = &blueprint.valid.names;
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let mut attributes: BTreeMap<String, String> = [
-        (ATTRIBUTE_DATASET.to_owned(), names.id()),
-        (ATTRIBUTE_ENDPOINT.to_owned(), format!("{host}:{WIRE_PORT}")),
-    ]
-    .into();
+    let mut attributes: BTreeMap<String, String> =
+        [(ATTRIBUTE_DATASET.to_owned(), names.id()), (ATTRIBUTE_ENDPOINT.to_owned(), format!("{host}:{WIRE_PORT}"))]
+            .into();
     if let Some(readahead) = blueprint.valid_runtime.readahead {
         attributes.insert(ATTRIBUTE_READAHEAD.to_owned(), readahead.to_string());
     }

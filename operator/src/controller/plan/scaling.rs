@@ -53,9 +53,13 @@ pub enum Step {
     Steady,
     ScalingOut,
     /// Bytes that the leaving workers still hold for others.
-    Draining { left_bytes: u64 },
+    Draining {
+        left_bytes: u64,
+    },
     /// The time allowed was over: the leaving workers go with what they still hold.
-    TimedOut { left_bytes: u64 },
+    TimedOut {
+        left_bytes: u64,
+    },
     /// All was handed over, or there was nobody to hand over to.
     Drained,
 }
@@ -74,7 +78,13 @@ pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
     let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(held).sum();
     // Without members nobody takes the data: waiting would change nothing.
     if unfinished.is_empty() || members.members.is_empty() {
-        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step: Step::Drained };
+        return Scaling {
+            replicas: scene.wanted,
+            members,
+            draining: Vec::new(),
+            drain_started: None,
+            step: Step::Drained,
+        };
     }
     let started = scene.drain_started.unwrap_or(scene.now);
     if scene.now.saturating_sub(started) >= scene.drain_timeout.as_secs() {
@@ -196,7 +206,8 @@ mod tests {
     #[test]
     fn pods_go_when_every_leaving_worker_finished_for_this_list() {
         let members = list(2, 0..1);
-        for (second, third, replicas, draining) in [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![]), (3, 2, 1, vec![])]
+        for (second, third, replicas, draining) in
+            [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![]), (3, 2, 1, vec![])]
         {
             let workers = [worker(0), handed_over(1, second), handed_over(2, third)];
             let got = decide(&scene(1, 3, &members, &workers), id);

@@ -1,9 +1,6 @@
 //! One finding per condition type.
 
-use penstock_api::{
-    ConditionType, Reason,
-    condition::Finding,
-};
+use penstock_api::{ConditionType, Reason, condition::Finding};
 
 use super::{View, trouble};
 use crate::controller::{plan::scaling::Step, validate::Invalid};
@@ -66,7 +63,9 @@ pub(super) fn all_ready(view: &View<'_>) -> Finding {
             let message = format!("leaving workers hand over before they go; {left_bytes} bytes are left");
             finding(kind, Some(true), Reason::Draining, message)
         }
-        _ if ready >= wanted => finding(kind, Some(true), Reason::WorkersReady, format!("{ready} of {wanted} workers serve")),
+        _ if ready >= wanted => {
+            finding(kind, Some(true), Reason::WorkersReady, format!("{ready} of {wanted} workers serve"))
+        }
         _ => not_serving(kind, view),
     }
 }
@@ -87,9 +86,12 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     }
     match view.trouble {
         Some(trouble) => finding(kind, Some(false), trouble.reason, trouble.message.clone()),
-        None => {
-            finding(kind, Some(false), Reason::WorkersNotReady, format!("{ready} of {wanted} workers serve; they are starting"))
-        }
+        None => finding(
+            kind,
+            Some(false),
+            Reason::WorkersNotReady,
+            format!("{ready} of {wanted} workers serve; they are starting"),
+        ),
     }
 }
 

@@ -15,12 +15,17 @@ pub struct PodTrouble {
 pub fn pod_trouble(pod: &Pod) -> Option<PodTrouble> {
     let status = pod.status.as_ref()?;
     let name = pod.name_any();
-    let unscheduled = status.conditions.iter().flatten().find(|c| {
-        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
-    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
     if let Some(condition) = unscheduled {
         let why = condition.message.clone().unwrap_or_default();
-        return Some(PodTrouble { reason: Reason::Unschedulable, message: format!("no node takes worker {name}: {why}") });
+        return Some(PodTrouble {
+            reason: Reason::Unschedulable,
+            message: format!("no node takes worker {name}: {why}"),
+        });
     }
     status.container_statuses.iter().flatten().find_map(|container| container_trouble(&name, container))
 }

@@ -26,8 +26,10 @@ pub fn bind<'a>(
     else {
         return Err(Invalid::new(
             Reason::RuntimeNotFound,
-            format!("CacheRuntime '{name}' does not exist; create it in the Dataset's namespace, or name another one in \
-                     spec.runtime.name of a new Dataset"),
+            format!(
+                "CacheRuntime '{name}' does not exist; create it in the Dataset's namespace, or name another one in \
+                     spec.runtime.name of a new Dataset"
+            ),
         ));
     };
     match holder(&name, datasets) {

@@ -85,9 +85,10 @@ fn secret_options(
 /// not.
 pub fn uncovered_local_mount(dataset: &ValidDataset, volume_mounts: &[VolumeMount]) -> Option<Invalid> {
     let covers = |path: &str| {
-        volume_mounts.iter().map(|m| m.mount_path.trim_end_matches('/')).any(|at| {
-            path.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        volume_mounts
+            .iter()
+            .map(|m| m.mount_path.trim_end_matches('/'))
+            .any(|at| path.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     };
     let (index, path) = dataset.mounts.iter().enumerate().find_map(|(index, mount)| {
         mount.source.strip_prefix("local://").filter(|path| !covers(path)).map(|path| (index, path))

@@ -10,7 +10,12 @@ pub(super) fn validate(store: &TieredStore) -> Result<Vec<ValidTier>, Invalid> {
     if store.levels.is_empty() {
         return Err(Invalid::spec("spec.tieredStore.levels is empty; name at least one level"));
     }
-    store.levels.iter().enumerate().map(|(index, level)| tier(&format!("spec.tieredStore.levels[{index}]"), level)).collect()
+    store
+        .levels
+        .iter()
+        .enumerate()
+        .map(|(index, level)| tier(&format!("spec.tieredStore.levels[{index}]"), level))
+        .collect()
 }
 
 fn tier(field: &str, level: &Level) -> Result<ValidTier, Invalid> {

@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use penstock_api::{
     Placement,
-    names::{COMPONENT_WORKER, LABEL_COMPONENT, LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY, PART_OF, LABEL_PART_OF},
+    names::{COMPONENT_WORKER, LABEL_COMPONENT, LABEL_DATASET, LABEL_MANAGED_BY, LABEL_PART_OF, MANAGED_BY, PART_OF},
 };
 
 use super::super::Blueprint;
@@ -65,18 +65,12 @@ fn apart(blueprint: &Blueprint<'_>) -> [PodAffinityTerm; 2] {
         requirement(LABEL_PART_OF, "In", PART_OF),
         requirement(LABEL_COMPONENT, "In", COMPONENT_WORKER),
     ];
-    let select = |expressions| {
-        Some(LabelSelector { match_expressions: Some(expressions), ..LabelSelector::default() })
-    };
+    let select = |expressions| Some(LabelSelector { match_expressions: Some(expressions), ..LabelSelector::default() });
     let mut others = workers.clone();
     others.push(requirement(LABEL_DATASET, "NotIn", &names.dataset));
     let elsewhere = requirement("kubernetes.io/metadata.name", "NotIn", &names.namespace);
     [
-        PodAffinityTerm {
-            label_selector: select(others),
-            topology_key: HOSTNAME.into(),
-            ..PodAffinityTerm::default()
-        },
+        PodAffinityTerm { label_selector: select(others), topology_key: HOSTNAME.into(), ..PodAffinityTerm::default() },
         PodAffinityTerm {
             label_selector: select(workers),
             namespace_selector: select(vec![elsewhere]),

@@ -7,9 +7,7 @@ use k8s_openapi::{
 };
 use penstock_api::{
     Level, MediumType,
-    names::{
-        ATTRIBUTE_DATASET, ATTRIBUTE_PURPOSE, CSI_DRIVER, PURPOSE_WORKER_SOCKET, RESERVED_VOLUME_PREFIX,
-    },
+    names::{ATTRIBUTE_DATASET, ATTRIBUTE_PURPOSE, CSI_DRIVER, PURPOSE_WORKER_SOCKET, RESERVED_VOLUME_PREFIX},
 };
 
 use super::{super::Blueprint, bytes};
