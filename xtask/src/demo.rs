@@ -56,10 +56,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         "build",
         &["build", "--package", "penstock-worker", "--package", "penstock-mount", "--package", "penstock-cli"],
     )?;
+    let server = S3Server::start_on_own_threads(S3Options::default())?;
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(async {
         tokio::select! {
-            report = play(options) => report,
+            report = play(options, &server) => report,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         }
     });
@@ -90,13 +91,12 @@ fn sweep() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn play(options: &Options) -> anyhow::Result<Report> {
+async fn play(options: &Options, server: &S3Server) -> anyhow::Result<Report> {
     sweep()?;
     fs::create_dir_all(state_dir())?;
-    let server = S3Server::start_on_own_threads(S3Options::default())?;
-    let data = data::fill(&server, BUCKET, options.mebibytes << 20)?;
-    let mut fleet = up(&server).await?;
-    let mut stage = Stage { server: &server, data: &data, readers: options.readers };
+    let data = data::fill(server, BUCKET, options.mebibytes << 20)?;
+    let mut fleet = up(server).await?;
+    let mut stage = Stage { server, data: &data, readers: options.readers };
     let mut phases = vec![stage.read("cold", &fleet).await?, stage.read("warm", &fleet).await?];
     fleet.scale(5).await?;
     phases.push(stage.read("scaled", &fleet).await?);

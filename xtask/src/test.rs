@@ -18,7 +18,7 @@ pub(crate) struct E2eOptions {
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     eprintln!("==> tools");
-    tools::install_all()?;
+    install_tools()?;
     // The tests start Penstock's programs as their users do.
     cargo("build", &["build", "--workspace"])?;
     cargo("tests", &["test", "--workspace", "--exclude", "penstock-e2e"])?;
@@ -31,4 +31,14 @@ pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
     let mut tests = command("cargo");
     tests.args(["test", "--package", "penstock-e2e", "--", "--test-threads=1", "--nocapture"]);
     step("tests on the real cluster", tests.args(&options.filter))
+}
+
+/// All at once and first, so that no test waits for a build, and what is missing is said before the long part.
+fn install_tools() -> anyhow::Result<()> {
+    tools::kube(tools::KubePart::ApiServer)?;
+    for install in [tools::helm, tools::csi_sanity, tools::weed, tools::etcd, tools::containerd, tools::busybox] {
+        install()?;
+    }
+    tools::cni_plugins()?;
+    Ok(())
 }
