@@ -29,7 +29,7 @@ use crate::{
 pub const NAME_MAX: usize = 1024;
 
 /// How long the kernel may keep what a static Dataset says of a file.
-const STATIC_FILE: Duration = Duration::from_secs(3600);
+const STATIC_FILE: Duration = Duration::from_hours(1);
 /// Directories are asked for again more often, because the mounts of a Dataset can be changed while it serves.
 const STATIC_DIRECTORY: Duration = Duration::from_secs(30);
 /// The longest that the kernel keeps "no such file".
@@ -142,7 +142,7 @@ impl FileSystem {
         self.backend.read_link(&node.path).await.map_err(|error| refuse("readlink", &node.path, &error))
     }
 
-    pub async fn opendir(&self, ino: u64) -> Result<u64, Errno> {
+    pub fn opendir(&self, ino: u64) -> Result<u64, Errno> {
         let node = self.node(ino)?;
         if node.attr.kind != Kind::Directory {
             return Err(Errno::NOTDIR);

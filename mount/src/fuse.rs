@@ -244,13 +244,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let fs = self.fs.clone();
-        self.go(async move {
-            match fs.opendir(ino.0).await {
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-                Err(error) => reply.error(answer::errno(error)),
-            }
-        });
+        match self.fs.opendir(ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(answer::errno(error)),
+        }
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
@@ -286,7 +283,7 @@ impl Filesystem for Adapter {
         self.go(async move {
             match fs.getattr(ino.0).await {
                 Ok(stat) if mask.contains(AccessFlags::X_OK) && !answer::executable(&stat) => {
-                    reply.error(Errno::EACCES)
+                    reply.error(Errno::EACCES);
                 }
                 Ok(_) => reply.ok(),
                 Err(error) => reply.error(answer::errno(error)),

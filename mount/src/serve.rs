@@ -97,7 +97,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         }
         tell_ready(&mut ready)?;
         drop(ready);
-        until_unmounted(served, |_| {}).await
+        until_unmounted(served, || {}).await
     });
     runtime.shutdown_background();
     result
@@ -135,7 +135,7 @@ pub fn mount(options: MountOptions) -> anyhow::Result<()> {
         tracing::info!(dataset = spec.dataset, dir = %options.dir.display(), "mounted");
         let mut unmounter = served.unmounter();
         let dir = options.dir;
-        until_unmounted(served, move |_| {
+        until_unmounted(served, move || {
             if let Err(error) = unmounter.unmount() {
                 tracing::warn!(%error, "the mount is in use, detaching it");
                 let _ = unmount(&dir, UnmountFlags::DETACH);
@@ -177,7 +177,7 @@ fn tell_ready(to: &mut dyn Write) -> anyhow::Result<()> {
 
 /// Serves until the file system is unmounted. At SIGTERM and SIGINT `stop` is called, what is in flight is finished, and
 /// what was not unmounted meanwhile is left.
-async fn until_unmounted(served: Served, mut stop: impl FnMut(()) + Send + 'static) -> anyhow::Result<()> {
+async fn until_unmounted(served: Served, stop: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let in_flight = served.in_flight();
     let (done, mut ended) = oneshot::channel();
@@ -189,7 +189,7 @@ async fn until_unmounted(served: Served, mut stop: impl FnMut(()) + Send + 'stat
         () = either(&mut term, &mut int) => {}
     }
     tracing::info!("stopping");
-    tokio::task::spawn_blocking(move || stop(())).await?;
+    tokio::task::spawn_blocking(stop).await?;
     tokio::select! {
         result = ended => Ok(result.context("the session's thread is gone")??),
         () = either(&mut term, &mut int) => Ok(()),

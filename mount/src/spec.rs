@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct MountSpec {
     /// `namespace/name`.
     pub dataset: String,
-    /// First contacts, `host:port`: the ClusterIP service, or any workers. The member list is learnt from them.
+    /// First contacts, `host:port`: the `ClusterIP` service, or any workers. The member list is learnt from them.
     pub endpoints: Vec<String>,
     pub client_key: KeyHex,
     /// Holds `POD_UID/worker.sock` for each worker of this Dataset on this node.

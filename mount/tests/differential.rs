@@ -1,4 +1,5 @@
 //! A mount compared with the directory that it shows. Needs /dev/fuse and root.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/mounted.rs"]
 mod mounted;
@@ -129,7 +130,9 @@ fn mount_shows_its_tree(tree: Tree, tuning: Tuning, cases: u32) {
             if steps.len() % 2 == 0 {
                 let _ = fs::write("/proc/sys/vm/drop_caches", "3");
             }
-            steps.iter().for_each(|step| compare(&real, mount.path(), step));
+            for step in &steps {
+                compare(&real, mount.path(), step);
+            }
             Ok(())
         })
         .unwrap();

@@ -1,4 +1,5 @@
 //! The file system on real mounts. Needs /dev/fuse and root.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/memory.rs"]
 mod memory;
@@ -266,7 +267,7 @@ fn an_appearing_and_a_vanishing_file_are_noticed_within_the_interval() {
 #[test]
 fn a_mount_without_workers_can_be_looked_at_and_unmounted() {
     let backend = Arc::new(MemoryBackend::default());
-    backend.delay_stat(b"", Duration::from_secs(60));
+    backend.delay_stat(b"", Duration::from_mins(1));
     let mount = Mounted::new(backend);
     assert!(fs::metadata(mount.path()).unwrap().is_dir());
 }

@@ -1,4 +1,5 @@
 //! The program itself: `penstock-mount mount`, with workers on loopback. Needs /dev/fuse and root.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/memory.rs"]
 mod memory;

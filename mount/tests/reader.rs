@@ -1,4 +1,5 @@
 //! The reader against workers that come, go and fail, over the real protocol on loopback.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/memory.rs"]
 mod memory;

@@ -111,7 +111,7 @@ impl Inodes {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.nodes.len()
     }
 }

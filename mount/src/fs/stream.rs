@@ -33,14 +33,14 @@ struct Stream {
 /// The streams of one handle.
 #[derive(Debug)]
 pub struct Streams {
-    streams: [Option<Stream>; STREAMS],
+    slots: [Option<Stream>; STREAMS],
     clock: u64,
     max_window: u64,
 }
 
 impl Streams {
     pub fn new(max_window: u64) -> Self {
-        Self { streams: [None; STREAMS], clock: 0, max_window }
+        Self { slots: [None; STREAMS], clock: 0, max_window }
     }
 
     pub fn observe(&mut self, offset: u64, len: u64) -> Advice {
@@ -48,7 +48,7 @@ impl Streams {
         let end = offset + len;
         let slack = (4 * len).max(LEAST_SLACK);
         let (clock, max_window) = (self.clock, self.max_window);
-        if let Some(stream) = self.streams.iter_mut().flatten().find(|s| s.next.abs_diff(offset) <= slack) {
+        if let Some(stream) = self.slots.iter_mut().flatten().find(|s| s.next.abs_diff(offset) <= slack) {
             // A read behind the front (one of several that were sent at once) does not widen the window.
             if end > stream.next {
                 stream.window = (stream.window * 2).clamp(FIRST_WINDOW.min(max_window), max_window);
@@ -65,7 +65,7 @@ impl Streams {
     }
 
     fn replace(&mut self, stream: Stream) {
-        let oldest = self.streams.iter_mut().min_by_key(|slot| slot.map_or(0, |s| s.used));
+        let oldest = self.slots.iter_mut().min_by_key(|slot| slot.map_or(0, |s| s.used));
         if let Some(slot) = oldest {
             *slot = Some(stream);
         }

@@ -60,17 +60,13 @@ impl Backings {
         let mut modes = self.modes.lock();
         let mode = modes.entry(ino).or_insert_with(|| Mode { opens: 0, backing: self.back(opened, &reply) });
         mode.opens += 1;
-        match &mode.backing {
-            Some(backing) => {
-                let id = backing.id.clone();
-                drop(modes);
-                reply.opened_passthrough(handle, FopenFlags::empty(), &id);
-            }
-            None => {
-                drop(modes);
-                // A number stands for one content only, so what the page cache holds of it stays right.
-                reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
-            }
+        let backing = mode.backing.as_ref().map(|backing| backing.id.clone());
+        drop(modes);
+        if let Some(id) = backing {
+            reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+        } else {
+            // A number stands for one content only, so what the page cache holds of it stays right.
+            reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
         }
     }
 
@@ -87,7 +83,10 @@ impl Backings {
     fn back(&self, opened: &Opened, reply: &ReplyOpen) -> Option<Backing> {
         let local = opened.local.clone().filter(|_| self.usable.load(Ordering::Relaxed))?;
         match reply.open_backing(&local.file) {
-            Ok(id) => Some(Backing { id: Arc::new(id), _local: local }),
+            Ok(id) => {
+                tracing::debug!("the kernel reads a local file by itself");
+                Some(Backing { id: Arc::new(id), _local: local })
+            }
             Err(error) => {
                 if self.usable.swap(false, Ordering::Relaxed) {
                     tracing::warn!(%error, "the kernel refuses FUSE passthrough (it takes CAP_SYS_ADMIN): local files are read through this process from now on");

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_file_with_a_hole_or_of_another_length_is_not_used() {
         let (whole, holed) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        whole.write_all_at(&[1; 1 << 16], 0).unwrap();
+        whole.write_all_at(&vec![1; 1 << 16], 0).unwrap();
         holed.set_len(1 << 16).unwrap();
         holed.write_all_at(&[1; 4096], 0).unwrap();
         assert!(check(whole.try_clone().unwrap().into(), (1 << 16) - 1).is_none());

@@ -1,5 +1,5 @@
 //! A backend in memory, with faults on demand: for the unit tests and for the tests on real mounts.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
 //! A file system on a real mount, gone when the test ends, however it ends.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     fs,

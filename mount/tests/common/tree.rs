@@ -1,5 +1,5 @@
 //! A backend that serves a local directory, for comparing a mount with what it shows.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     ffi::OsStr,
@@ -92,6 +92,7 @@ fn attr(path: &[u8], metadata: &Metadata) -> Attr {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)]
 fn failed(error: io::Error) -> ReadError {
     match error.kind() {
         io::ErrorKind::NotFound => ReadError::NotFound,

@@ -1,5 +1,5 @@
 //! Workers that serve a backend in memory over the real protocol, on loopback.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     net::SocketAddr,
