@@ -52,7 +52,8 @@ fn config(names: &Names) -> Volume {
 /// The node's directory for this pod's socket, from our own CSI plugin: a pod of the restricted standard may not have a
 /// hostPath. Not read-only, since the worker makes its socket in it.
 fn socket(names: &Names) -> Volume {
-    let attributes = [(ATTRIBUTE_PURPOSE, PURPOSE_WORKER_SOCKET), (ATTRIBUTE_DATASET, &names.id())];
+    // The namespace is the pod's own, which the kubelet tells the plugin.
+    let attributes = [(ATTRIBUTE_PURPOSE, PURPOSE_WORKER_SOCKET), (ATTRIBUTE_DATASET, names.dataset.as_str())];
     Volume {
         name: name("socket"),
         csi: Some(CSIVolumeSource {
