@@ -17,6 +17,16 @@ pub const TOOLBOX: &str = "penstock.test/toolbox:e2e";
 /// The image of [`penstock`].
 pub const PENSTOCK: &str = "penstock.test/penstock:e2e";
 
+/// The image with Penstock's programs; `PENSTOCK_E2E_IMAGE` names another, for a cluster of one's own.
+pub fn penstock_name() -> String {
+    std::env::var("PENSTOCK_E2E_IMAGE").unwrap_or_else(|_| PENSTOCK.into())
+}
+
+/// The image of pods that read; `PENSTOCK_E2E_TOOLBOX` names another (any with busybox), for a cluster of one's own.
+pub fn toolbox_name() -> String {
+    std::env::var("PENSTOCK_E2E_TOOLBOX").unwrap_or_else(|_| TOOLBOX.into())
+}
+
 /// Writes an image with a shell and the usual small commands, for pods that read.
 pub fn toolbox(archive: &Path) -> Result<()> {
     Image::new(TOOLBOX).base()?.busybox()?.write(archive)

@@ -13,9 +13,14 @@ const FIELD_MANAGER: &str = "penstock-e2e";
 
 /// Applies every object of a YAML text (server-side); those without a namespace go to `default`.
 pub async fn apply_yaml(client: &Client, yaml: &str) -> Result<Vec<DynamicObject>> {
+    apply_yaml_in(client, "default", yaml).await
+}
+
+/// As [`apply_yaml`]; objects without a namespace go to `namespace`.
+pub async fn apply_yaml_in(client: &Client, namespace: &str, yaml: &str) -> Result<Vec<DynamicObject>> {
     let mut applied = Vec::new();
     for object in parse(yaml)? {
-        let api = api_of(client, &object).await?;
+        let api = api_in(client, &object, namespace).await?;
         let name = object.metadata.name.as_deref().context("an object has no name")?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let result = api.patch(name, &params, &Patch::Apply(&object)).await;
@@ -39,11 +44,15 @@ pub async fn delete_yaml(client: &Client, yaml: &str) -> Result<()> {
 
 /// The API for one object's kind and namespace.
 pub async fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
+    api_in(client, object, "default").await
+}
+
+async fn api_in(client: &Client, object: &DynamicObject, default: &str) -> Result<Api<DynamicObject>> {
     let types = object.types.as_ref().context("an object has no apiVersion or kind")?;
     let kind = GroupVersionKind::try_from(types)?;
     let found = pinned_kind(client, &kind).await;
     let (resource, capabilities) = found.with_context(|| format!("the cluster does not know {}", title(object)))?;
-    let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
+    let namespace = object.metadata.namespace.as_deref().unwrap_or(default);
     Ok(match capabilities.scope {
         Scope::Cluster => Api::all_with(client.clone(), &resource),
         Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),

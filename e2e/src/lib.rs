@@ -1,6 +1,7 @@
 //! A real Kubernetes cluster on one machine, and what the end-to-end tests need around it.
 
 pub mod cluster;
+pub mod harness;
 pub mod image;
 pub mod kubectl;
 pub mod pods;

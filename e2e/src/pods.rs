@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::image::TOOLBOX;
+use crate::image::toolbox_name;
 use crate::kubectl::wait_for;
 
 /// A pod that runs one shell script in the toolbox image.
@@ -22,13 +22,15 @@ pub struct Script {
     /// Claims and where to mount them, read-only.
     pub claims: Vec<(String, String)>,
     pub image: String,
+    /// Fits the restricted Pod Security Standard.
+    pub restricted: bool,
 }
 
 impl Script {
     /// A script for namespace `default` and any node.
     pub fn new(name: &str, script: &str) -> Self {
-        let (name, script, image) = (name.into(), script.into(), TOOLBOX.into());
-        Self { name, namespace: "default".into(), script, node: None, claims: Vec::new(), image }
+        let (name, script, image) = (name.into(), script.into(), toolbox_name());
+        Self { name, namespace: "default".into(), script, node: None, claims: Vec::new(), image, restricted: false }
     }
 
     #[must_use]
@@ -50,6 +52,13 @@ impl Script {
         self
     }
 
+    /// Fits the restricted Pod Security Standard: another user than root, and no rights.
+    #[must_use]
+    pub fn restricted(mut self) -> Self {
+        self.restricted = true;
+        self
+    }
+
     fn pod(&self) -> Result<Pod> {
         let volumes =
             self.claims.iter().map(|(claim, _)| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}));
@@ -61,6 +70,13 @@ impl Script {
             "imagePullPolicy": "IfNotPresent",
             "command": ["/bin/sh", "-ec", self.script],
             "volumeMounts": mounts.collect::<Vec<_>>(),
+            "securityContext": self.restricted.then(|| json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": true,
+                "runAsUser": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            })),
         });
         let affinity = self.node.as_ref().map(|node| {
             let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});

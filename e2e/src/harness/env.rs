@@ -1,0 +1,69 @@
+//! What all tests share: the cluster, Penstock on it, and an S3 server that its pods reach.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use kube::Client;
+use tempfile::TempDir;
+
+use super::{blocking, install};
+use crate::cluster::{Cluster, ClusterOptions, KUBECONFIG_VARIABLE};
+use crate::s3::SeaweedFs;
+
+/// With a cluster of one's own: this machine's address as its pods reach it.
+const ADDRESS_VARIABLE: &str = "PENSTOCK_E2E_HOST_ADDRESS";
+
+/// Ends in this order: the S3 server, the cluster.
+pub struct Env {
+    pub s3: SeaweedFs,
+    pub cluster: Cluster,
+    theirs: bool,
+    _folder: TempDir,
+}
+
+impl Env {
+    /// Brings up what is not there yet.
+    pub(super) async fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("penstock-e2e.").tempdir()?;
+        let theirs = std::env::var_os(KUBECONFIG_VARIABLE).is_some();
+        let (images, digest) = if theirs {
+            (Vec::new(), "given".to_owned())
+        } else {
+            let images = blocking(|| install::images(folder.path()))?;
+            (images.archives, images.digest)
+        };
+        let cluster = Cluster::for_tests(ClusterOptions { images, ..ClusterOptions::default() }).await?;
+        let s3 = SeaweedFs::start(host_address(&cluster)?).await?;
+        install::install(&cluster, &digest).await?;
+        Ok(Self { s3, cluster, theirs, _folder: folder })
+    }
+
+    pub fn client(&self) -> Client {
+        self.cluster.client()
+    }
+
+    /// Where operator and node plugins run.
+    pub fn system_namespace(&self) -> &'static str {
+        install::NAMESPACE
+    }
+
+    /// Takes everything down; on somebody's own cluster, what was installed.
+    pub(super) async fn stop(self) {
+        if self.theirs
+            && let Err(error) = blocking(|| install::uninstall(self.cluster.kubeconfig()))
+        {
+            eprintln!("uninstalling: {error:#}");
+        }
+        blocking(move || drop(self));
+    }
+}
+
+fn host_address(cluster: &Cluster) -> Result<IpAddr> {
+    if let Some(address) = cluster.host_address() {
+        return Ok(address);
+    }
+    let text = std::env::var(ADDRESS_VARIABLE).with_context(|| {
+        format!("{ADDRESS_VARIABLE} must say at which address the cluster's pods reach this machine")
+    })?;
+    text.parse().with_context(|| format!("{ADDRESS_VARIABLE}: {text} is no IP address"))
+}

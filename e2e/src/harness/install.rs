@@ -1,0 +1,114 @@
+//! Penstock itself on the cluster: its programs in one image, its chart by Helm.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use penstock_testkit::tools;
+use sha2::{Digest, Sha256};
+
+use crate::cluster::Cluster;
+use crate::{image, pods};
+
+pub(super) const RELEASE: &str = "penstock";
+pub(super) const NAMESPACE: &str = "penstock-system";
+/// Folder of ready-built programs; Cargo builds them when it is not set.
+const PROGRAMS_VARIABLE: &str = "PENSTOCK_E2E_PROGRAMS";
+const PROGRAMS: [&str; 3] = ["penstock-operator", "penstock-worker", "penstock-mount"];
+const DIGEST: &str = "penstock.dev/e2e-digest";
+
+/// Images to load into nodes, and what tells one build of Penstock from another.
+pub(super) struct Images {
+    pub(super) archives: Vec<PathBuf>,
+    pub(super) digest: String,
+}
+
+/// Builds the programs and packs them. Blocks.
+pub(super) fn images(folder: &Path) -> Result<Images> {
+    let programs = programs()?;
+    let mut hash = Sha256::new();
+    for program in &programs {
+        hash.update(std::fs::read(program)?);
+    }
+    let digest = super::data::hex(&hash.finalize());
+    let (penstock, toolbox) = (folder.join("penstock.tar"), folder.join("toolbox.tar"));
+    image::penstock(&penstock, &programs)?;
+    image::toolbox(&toolbox)?;
+    Ok(Images { archives: vec![penstock, toolbox], digest: digest[..16].to_owned() })
+}
+
+fn programs() -> Result<Vec<PathBuf>> {
+    let folder = match std::env::var_os(PROGRAMS_VARIABLE) {
+        Some(folder) => PathBuf::from(folder),
+        None => build()?,
+    };
+    let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| folder.join(name)).collect();
+    for program in &programs {
+        ensure!(program.is_file(), "{} is missing: run `cargo build --workspace`", program.display());
+    }
+    Ok(programs)
+}
+
+/// The folder that this test program's own build went to.
+fn build() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(Path::parent).context("the test program is in target/PROFILE/deps")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "penstock-operator", "--package", "penstock-worker"]);
+    cargo.args(["--package", "penstock-mount"]).current_dir(tools::workspace_root());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    tools::run(&mut cargo)?;
+    Ok(folder.to_owned())
+}
+
+/// Installs the chart, or brings an installed one to this build. Returns when operator and node plugins are ready.
+pub(super) async fn install(cluster: &Cluster, digest: &str) -> Result<()> {
+    super::blocking(|| {
+        let mut helm = helm(cluster.kubeconfig())?;
+        helm.args(["upgrade", "--install", RELEASE]).arg(tools::workspace_root().join("charts/penstock"));
+        helm.args(["--create-namespace", "--wait", "--timeout", "3m"]);
+        for part in ["operator", "worker", "mount"] {
+            helm.arg("--set-string").arg(format!("{part}.image={}", image::penstock_name()));
+        }
+        // A new image under the old name changes no pod: this does.
+        helm.arg("--set-string").arg(format!("podAnnotations.{}={digest}", DIGEST.replace('.', "\\.")));
+        tools::run(&mut helm).context("installing the chart")
+    })?;
+    replace_old_plugins(cluster, digest).await
+}
+
+/// Helm's release goes; the CRDs stay, as Helm leaves them. Blocks.
+pub(super) fn uninstall(kubeconfig: &Path) -> Result<()> {
+    tools::run(helm(kubeconfig)?.args(["uninstall", RELEASE, "--wait", "--timeout", "2m"]))
+}
+
+fn helm(kubeconfig: &Path) -> Result<Command> {
+    let mut helm = Command::new(tools::helm()?);
+    let home = tools::cache_dir().join("helm");
+    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        helm.env(variable, &home);
+    }
+    helm.env("NO_PROXY", "*").env("no_proxy", "*");
+    helm.arg("--kubeconfig").arg(kubeconfig).args(["--namespace", NAMESPACE]);
+    Ok(helm)
+}
+
+/// The DaemonSet replaces its pods only when they are deleted.
+async fn replace_old_plugins(cluster: &Cluster, digest: &str) -> Result<()> {
+    let api: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let params = ListParams::default().labels("app.kubernetes.io/component=mount");
+    for pod in api.list(&params).await? {
+        if pod.annotations().get(DIGEST).map(String::as_str) != Some(digest) {
+            pods::kill(&cluster.client(), NAMESPACE, &pod.name_any()).await?;
+        }
+    }
+    let (selector, nodes) = ("app.kubernetes.io/component=mount", cluster.nodes().len());
+    let limit = std::time::Duration::from_mins(2);
+    pods::wait_ready_count(&cluster.client(), NAMESPACE, selector, nodes, limit).await?;
+    Ok(())
+}
