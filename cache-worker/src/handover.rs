@@ -25,22 +25,35 @@ pub(crate) struct Drains {
     store: Store,
     members: Arc<Members>,
     metrics: Arc<Metrics>,
-    progress: Mutex<Handover>,
+    state: Mutex<State>,
 }
+
+#[derive(Default)]
+struct State {
+    progress: Handover,
+    /// What the owners by the list `epoch` have already.
+    epoch: u64,
+    done: HashSet<Identity>,
+}
+
+/// Object, extent, and how many of its bytes were present.
+type Identity = (ObjectKey, u32, u64);
 
 impl Drains {
     pub(crate) fn new(store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
-        Self { store, members, metrics, progress: Mutex::default() }
+        Self { store, members, metrics, state: Mutex::default() }
     }
 
     pub(crate) fn progress(&self) -> Handover {
-        *self.progress.lock()
+        self.state.lock().progress
     }
 
-    /// Begins, unless it is under way or done for the present list.
+    /// Begins, unless it is under way or all was handed over for the present list. What could not be handed over is tried
+    /// again.
     pub(crate) fn begin(self: &Arc<Self>) {
-        let mut progress = self.progress.lock();
-        if progress.running || progress.finished_epoch == self.members.list().epoch {
+        let progress = &mut self.state.lock().progress;
+        let is_done = progress.finished_epoch == self.members.list().epoch && progress.left_bytes == 0;
+        if progress.running || is_done {
             return;
         }
         progress.running = true;
@@ -48,40 +61,44 @@ impl Drains {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut done = HashSet::new();
-        let mut epoch = self.members.list().epoch;
         for _ in 0..PASSES {
             let list = self.members.list();
-            if list.epoch != epoch {
-                done.clear();
-                epoch = list.epoch;
-            }
-            let moving = self.moving(&list, &done);
+            let moving = self.moving(&list);
             if moving.is_empty() {
                 break;
             }
-            self.progress.lock().left_bytes = moving.iter().map(|extent| extent.present).sum();
             let errands = moving.into_iter().map(|extent| self.hand_over(list.clone(), extent));
             let moved: Vec<_> = futures::stream::iter(errands).buffer_unordered(CONCURRENT).collect().await;
-            done.extend(moved.into_iter().flatten());
+            self.state.lock().done.extend(moved.into_iter().flatten());
         }
-        let mut progress = self.progress.lock();
+        // Counts what is left: an extent may have been evicted on its way.
+        let list = self.members.list();
+        self.moving(&list);
+        let progress = &mut self.state.lock().progress;
         progress.running = false;
-        progress.finished_epoch = epoch;
-        tracing::info!(epoch, moved = progress.moved_bytes, left = progress.left_bytes, "hand-over finished");
+        progress.finished_epoch = list.epoch;
+        let Handover { moved_bytes, left_bytes, .. } = progress;
+        tracing::info!(epoch = list.epoch, moved = moved_bytes, left = left_bytes, "hand-over finished");
     }
 
-    fn moving(&self, list: &MemberList, done: &HashSet<(ObjectKey, u32, u64)>) -> Vec<ExtentInfo> {
-        let mine = |extent: &ExtentInfo| list.owner(extent.object.key.placement(start(extent)));
+    /// What is still to be handed over for `list`; its bytes are the progress' `left_bytes`.
+    fn moving(&self, list: &MemberList) -> Vec<ExtentInfo> {
         let mut extents = self.store.extents();
+        let mut state = self.state.lock();
+        if state.epoch != list.epoch {
+            state.epoch = list.epoch;
+            state.done.clear();
+        }
+        let mine = |extent: &ExtentInfo| list.owner(extent.object.key.placement(start(extent)));
         extents.retain(|extent| {
-            mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !done.contains(&identity(extent))
+            mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !state.done.contains(&identity(extent))
         });
+        state.progress.left_bytes = extents.iter().map(|extent| extent.present).sum();
         extents
     }
 
     /// Returns the extent's identity when its new owner has it.
-    async fn hand_over(&self, list: Arc<MemberList>, extent: ExtentInfo) -> Option<(ObjectKey, u32, u64)> {
+    async fn hand_over(&self, list: Arc<MemberList>, extent: ExtentInfo) -> Option<Identity> {
         let ranked = list.ranked(extent.object.key.placement(start(&extent)));
         let takers: Vec<_> = ranked.into_iter().filter(|m| !self.members.is_me(m)).take(CANDIDATES).collect();
         let end = (start(&extent) + EXTENT).min(extent.object.size);
@@ -96,7 +113,7 @@ impl Drains {
                 return None;
             }
             self.metrics.pushed_bytes.inc_by(len);
-            let mut progress = self.progress.lock();
+            let progress = &mut self.state.lock().progress;
             progress.moved_bytes += len;
             progress.left_bytes = progress.left_bytes.saturating_sub(len);
         }
@@ -123,7 +140,7 @@ fn start(extent: &ExtentInfo) -> u64 {
     u64::from(extent.extent) * EXTENT
 }
 
-fn identity(extent: &ExtentInfo) -> (ObjectKey, u32, u64) {
+fn identity(extent: &ExtentInfo) -> Identity {
     (extent.object.key, extent.extent, extent.present)
 }
 

@@ -51,7 +51,10 @@ pub struct Scaling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Steady,
-    ScalingOut,
+    /// More workers than there were.
+    ScalingOut {
+        from: u32,
+    },
     /// Bytes that the leaving workers still hold for others.
     Draining {
         left_bytes: u64,
@@ -69,13 +72,13 @@ pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
     let members = next_members(scene, &id_of);
     let current = scene.current.unwrap_or(scene.wanted);
     if scene.wanted >= current {
-        let step = if scene.wanted > current { Step::ScalingOut } else { Step::Steady };
+        let step = if scene.wanted > current { Step::ScalingOut { from: current } } else { Step::Steady };
         return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
     }
     let leaving: Vec<&WorkerSeen> =
         scene.workers.iter().filter(|w| (scene.wanted..current).contains(&w.ordinal) && w.addr.is_some()).collect();
     let unfinished: Vec<&WorkerSeen> = leaving.into_iter().filter(|w| !finished(w, members.epoch)).collect();
-    let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(held).sum();
+    let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(|stats| held(stats, members.epoch)).sum();
     // Without members nobody takes the data: waiting would change nothing.
     if unfinished.is_empty() || members.members.is_empty() {
         return Scaling {
@@ -112,13 +115,15 @@ fn next_members(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> MemberList 
     scene.members.next(members.collect()).unwrap_or_else(|| scene.members.clone())
 }
 
-/// A hand-over counts when it was for the present list (or a later one that a faster writer made).
+/// A hand-over counts when it was for the present list (or a later one that a faster writer made) and nothing is left.
 fn finished(worker: &WorkerSeen, epoch: u64) -> bool {
-    worker.stats.as_ref().is_some_and(|s| s.handover.finished_epoch >= epoch)
+    worker.stats.as_ref().is_some_and(|s| s.handover.finished_epoch >= epoch && s.handover.left_bytes == 0)
 }
 
-fn held(stats: &Stats) -> u64 {
-    if stats.handover.running { stats.handover.left_bytes } else { stats.cached_bytes }
+/// Before the hand-over begins all is still to be handed over.
+fn held(stats: &Stats, epoch: u64) -> u64 {
+    let handover = stats.handover;
+    if handover.running || handover.finished_epoch >= epoch { handover.left_bytes } else { stats.cached_bytes }
 }
 
 #[cfg(test)]
@@ -190,7 +195,7 @@ mod tests {
     fn scaling_out_is_immediate_and_members_follow_readiness() {
         let members = list(1, 0..2);
         let got = decide(&scene(4, 2, &members, &[worker(0), worker(1)]), id);
-        assert_eq!((got.replicas, got.members, got.step), (4, members, Step::ScalingOut));
+        assert_eq!((got.replicas, got.members, got.step), (4, members, Step::ScalingOut { from: 2 }));
     }
 
     #[test]
@@ -213,6 +218,19 @@ mod tests {
             let got = decide(&scene(1, 3, &members, &workers), id);
             assert_eq!((got.replicas, got.draining), (replicas, draining), "{second} {third}");
         }
+    }
+
+    #[test]
+    fn a_hand_over_that_left_something_is_not_finished() {
+        let members = list(2, 0..1);
+        let mut failed = handed_over(1, 2);
+        let stats = failed.stats.as_mut().unwrap();
+        (stats.handover.left_bytes, stats.cached_bytes) = (7, 100);
+        let got = decide(&scene(1, 2, &members, &[worker(0), failed.clone()]), id);
+        assert_eq!((got.replicas, got.draining, got.step), (2, vec![1], Step::Draining { left_bytes: 7 }));
+        failed.stats.as_mut().unwrap().handover.finished_epoch = 1;
+        let got = decide(&scene(1, 2, &members, &[worker(0), failed]), id);
+        assert_eq!(got.step, Step::Draining { left_bytes: 100 });
     }
 
     #[test]
