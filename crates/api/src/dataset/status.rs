@@ -119,18 +119,20 @@ pub struct DatasetDisplay {
 }
 
 impl DatasetStatus {
-    /// The same status with `cachedPercent` and `display` computed from its numbers.
+    /// The same status with `cachedPercent` and `display` computed from its numbers. Without numbers there is no
+    /// `display`: server-side apply takes an object without fields for null when it had some before.
     #[must_use]
     pub fn with_derived(mut self) -> Self {
         self.cached_percent = match (self.cached_bytes, self.ufs_total_bytes) {
             (Some(cached), Some(total)) => crate::quantity::percent(cached, total),
             _ => None,
         };
-        self.display = Some(DatasetDisplay {
+        let display = DatasetDisplay {
             ufs_total: self.ufs_total_bytes.map(human_bytes),
             cached: self.cached_bytes.map(human_bytes),
             cache_capacity: self.cache_capacity_bytes.map(human_bytes),
-        });
+        };
+        self.display = (display != DatasetDisplay::default()).then_some(display);
         self
     }
 }

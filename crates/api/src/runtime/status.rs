@@ -116,13 +116,14 @@ pub struct CacheRuntimeDisplay {
 }
 
 impl CacheRuntimeStatus {
-    /// The same status with `display` computed from its numbers.
+    /// The same status with `display` computed from its numbers; without numbers there is none.
     #[must_use]
     pub fn with_derived(mut self) -> Self {
-        self.display = Some(CacheRuntimeDisplay {
+        let display = CacheRuntimeDisplay {
             cached: self.cached_bytes.map(human_bytes),
             cache_capacity: self.cache_capacity_bytes.map(human_bytes),
-        });
+        };
+        self.display = (display != CacheRuntimeDisplay::default()).then_some(display);
         self
     }
 }
