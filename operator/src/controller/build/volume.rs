@@ -97,14 +97,14 @@ fn source(blueprint: &Blueprint<'_>, address: &str) -> CSIPersistentVolumeSource
     if let Some(readahead) = blueprint.valid_runtime.readahead {
         attributes.insert(ATTRIBUTE_READAHEAD.to_owned(), readahead.to_string());
     }
+    let secret = SecretReference { name: Some(names.client_secret()), namespace: Some(names.namespace.clone()) };
     CSIPersistentVolumeSource {
         driver: CSI_DRIVER.into(),
         volume_handle: volume_handle(&names.namespace, &names.dataset, &blueprint.uid()),
         volume_attributes: Some(attributes),
-        node_stage_secret_ref: Some(SecretReference {
-            name: Some(names.client_secret()),
-            namespace: Some(names.namespace.clone()),
-        }),
+        // At each publish too: a plugin that has lost a mount makes it anew without asking for another stage.
+        node_publish_secret_ref: Some(secret.clone()),
+        node_stage_secret_ref: Some(secret),
         read_only: Some(true),
         ..CSIPersistentVolumeSource::default()
     }
