@@ -174,7 +174,7 @@ impl Metrics {
             let label = TierLabel { level: level as u32, medium: medium_name(tier.medium) };
             self.tier_used.get_or_create(&label).set(tier.used);
             self.tier_quota.get_or_create(&label).set(tier.quota);
-            self.tier_usable.get_or_create(&label).set(u64::from(tier.trouble.is_none()));
+            self.tier_usable.get_or_create(&label).set(u64::from(tier.usable));
         }
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -115,7 +115,7 @@ impl Inner {
         state: &mut SlotState,
         batch: &Batch<'_>,
     ) -> Result<(), WriteError> {
-        let (block, size) = (self.tiers[tier].block, entry.object.size);
+        let (block, size) = (self.tiers[tier].block(), entry.object.size);
         let new = batch.mask & !state.charged;
         let cost = page::bytes_rounded(size, batch.extent, new, block);
         let overhead = page::object_overhead(size, meta::file_len(&entry.object), block) + block;
@@ -190,6 +190,6 @@ impl Inner {
     }
 
     pub(crate) fn overhead(&self, tier: usize, object: &Object) -> u64 {
-        page::object_overhead(object.size, meta::file_len(object), self.tiers[tier].block)
+        page::object_overhead(object.size, meta::file_len(object), self.tiers[tier].block())
     }
 }

@@ -103,7 +103,7 @@ impl Inner {
             return false;
         }
         self.detach(at, entry, extent, state.charged);
-        let block = self.tiers[at].block;
+        let block = self.tiers[at].block();
         self.tiers[at].quota.release(page::bytes_rounded(entry.object.size, extent, state.charged, block));
         *state = moved;
         true
@@ -115,7 +115,7 @@ impl Inner {
         self.tiers[home.tier].evict.remove(&home.node);
         self.detach(home.tier, entry, extent, state.charged);
         let size = entry.object.size;
-        let block = self.tiers[home.tier].block;
+        let block = self.tiers[home.tier].block();
         self.tiers[home.tier].quota.release(page::bytes_rounded(size, extent, state.charged, block));
         self.counters.cached.fetch_sub(page::mask_bytes(size, extent, state.pages), Relaxed);
         *state = SlotState { gone: true, ..SlotState::default() };
@@ -164,9 +164,8 @@ impl Inner {
     }
 
     /// After the scan at start: a quota may have been lowered since.
-    pub(crate) fn fit_quotas(&self) {
-        for (at, tier) in self.tiers.iter().enumerate().filter(|(_, tier)| tier.usable()) {
-            while tier.quota.used() > tier.quota.limit() && self.evict_one(at) {}
-        }
+    pub(crate) fn fit_quota(&self, at: usize) {
+        let quota = &self.tiers[at].quota;
+        while quota.used() > quota.limit() && self.evict_one(at) {}
     }
 }

@@ -20,13 +20,21 @@ use crate::{
 };
 
 impl Inner {
+    /// Takes every tier that can be taken and was not yet. Safe while the others are in use: nothing is put into a tier
+    /// before it is usable, and what the scan adds to the index it adds under the slots' locks.
     pub(crate) fn take_stock(&self) {
-        for at in (0..self.tiers.len()).filter(|at| self.tiers[*at].usable()) {
-            if let Err(error) = self.scan_tier(at) {
-                tracing::warn!(%error, dir = %self.tiers[at].objects().display(), "cannot list cached files");
+        for (at, tier) in self.tiers.iter().enumerate() {
+            if tier.take() {
+                if let Err(error) = self.scan_tier(at) {
+                    tracing::warn!(%error, dir = %tier.objects().display(), "cannot list cached files");
+                }
+                tier.use_now();
+                self.fit_quota(at);
+            }
+            if tier.usable() {
+                tier.check_space();
             }
         }
-        self.fit_quotas();
     }
 
     fn scan_tier(&self, at: usize) -> io::Result<()> {
@@ -34,7 +42,7 @@ impl Inner {
             .filter_map(|item| item.ok().map(|item| item.path()))
             .filter(|path| is_folder_name(path) && path.is_dir())
             .collect();
-        self.tiers[at].quota.found(folders.len() as u64 * self.tiers[at].block);
+        self.tiers[at].quota.found(folders.len() as u64 * self.tiers[at].block());
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         std::thread::scope(|scope| {
@@ -84,22 +92,24 @@ impl Inner {
             if held.home.is_some() {
                 continue;
             }
-            let cost = page::bytes_rounded(parsed.object.size, extent, state.pages, tier.block);
+            let cost = page::bytes_rounded(parsed.object.size, extent, state.pages, tier.block());
             if let Some(home) = &state.home {
-                let files = if charged == 0 { overhead } else { 0 };
-                tier.evict.insert(&home.node, cost + files);
+                let mut files = entry.files[at].lock();
+                let all = cost + if *files == 0 { overhead } else { 0 };
+                *files += 1;
+                // Before others see the extent: whoever removes it releases this.
+                tier.quota.found(all);
+                tier.evict.insert(&home.node, all);
             }
             let present = page::mask_bytes(parsed.object.size, extent, state.pages);
             self.counters.cached.fetch_add(present, Relaxed);
             charged += cost;
             *held = state;
-            *entry.files[at].lock() += 1;
         }
         if *entry.files[at].lock() == 0 {
             self.index.forget_empty(&entry);
             return None;
         }
-        tier.quota.found(charged + overhead);
         if on_disk.blocks() * 512 > charged {
             self.free_leftovers(at, &parsed);
         }
@@ -121,7 +131,7 @@ impl Inner {
                 let first = u64::from(extent) * u64::from(page::PAGES);
                 let numbers = first + u64::from(run.start)..first + u64::from(run.end);
                 let _ = self.tiers[at].clear_records(&parsed.object, numbers);
-                let _ = tier::punch(&data, &page::run_bytes(size, extent, &run), self.tiers[at].block);
+                let _ = tier::punch(&data, &page::run_bytes(size, extent, &run), self.tiers[at].block());
             }
         }
     }

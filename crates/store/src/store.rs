@@ -79,7 +79,9 @@ pub struct TierStats {
     pub quota: u64,
     /// Bytes, overhead included.
     pub used: u64,
-    /// Why the tier is not used, a sentence for the user.
+    /// Whether anything is kept in it.
+    pub usable: bool,
+    /// Why the tier is not used, or not in full: a sentence for the user.
     pub trouble: Option<String>,
 }
 
@@ -106,6 +108,12 @@ impl Store {
         let inner = Inner { index: Index::new(), tiers, counters: Counters::default() };
         inner.take_stock();
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Tries tiers that cannot be used once more, and looks whether the others still have the room of their quotas. To be
+    /// called by one task from time to time. Blocks, for a tier that can be used now as long as [`Store::open`].
+    pub fn recheck(&self) {
+        self.inner.take_stock();
     }
 
     /// The parts of `range` (widened to whole pages, cut at `size`) that are absent, in order and joined where they touch.
@@ -180,7 +188,8 @@ impl Store {
             medium: tier.medium,
             quota: tier.quota.limit(),
             used: tier.quota.used(),
-            trouble: tier.trouble.clone(),
+            usable: tier.usable(),
+            trouble: tier.trouble(),
         };
         let counters = &self.inner.counters;
         StoreStats {

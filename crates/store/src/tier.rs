@@ -6,9 +6,16 @@ use std::{
     ops::Range,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
 };
 
+use parking_lot::Mutex;
 use penstock_wire::{
     config::{Medium, TierConfig},
     message::{Object, ObjectKey},
@@ -23,6 +30,9 @@ use crate::{
     meta,
     quota::{Quota, Reservation},
 };
+
+/// The least that counts as a block, in bytes.
+const BLOCK: u64 = 4096;
 
 /// A tier to open; fields as in [`TierConfig`].
 #[derive(Clone, Debug, PartialEq)]
@@ -48,44 +58,100 @@ pub(crate) struct Tier {
     pub(crate) medium: Medium,
     pub(crate) quota: Quota,
     pub(crate) evict: Eviction,
-    /// Why the tier is not used.
-    pub(crate) trouble: Option<String>,
-    /// Bytes of one block of the file system.
-    pub(crate) block: u64,
+    /// Why the tier is not used, or not in full.
+    trouble: Mutex<Option<String>>,
+    /// Set once its directory is taken and its content is in the index.
+    usable: AtomicBool,
+    taken: OnceLock<Taken>,
+    options: TierOptions,
     pub(crate) high: u64,
     pub(crate) low: u64,
     /// Between passing `high` and reaching `low`.
     pub(crate) shrinking: AtomicBool,
     objects: PathBuf,
+}
+
+/// A directory that is this process' own.
+#[derive(Debug)]
+struct Taken {
+    /// Bytes of one block of the file system.
+    block: u64,
     /// Held so that no second process uses the directory.
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl Tier {
     pub(crate) fn open(options: &TierOptions) -> Self {
-        let objects = options.dir.join("objects");
-        let (lock, block, trouble) = match prepare(options, &objects) {
-            Ok((lock, block)) => (Some(lock), block, None),
-            Err(trouble) => (None, 4096, Some(trouble)),
-        };
         let part = |fraction: f64| (options.quota as f64 * fraction.clamp(0.0, 1.0)) as u64;
         let (high, low) = (part(options.high), part(options.low.min(options.high)));
         Self {
             medium: options.medium,
             quota: Quota::new(options.quota),
             evict: Eviction::new(Box::new(TinyLfu::new(low))),
-            trouble,
-            block,
+            trouble: Mutex::default(),
+            usable: AtomicBool::new(false),
+            taken: OnceLock::new(),
+            options: options.clone(),
             high,
             low,
             shrinking: AtomicBool::new(false),
-            objects,
-            _lock: lock,
+            objects: options.dir.join("objects"),
         }
     }
 
+    /// Takes the directory unless that is done already. When it returns true the content is to be taken stock of, and
+    /// [`Tier::use_now`] called.
+    pub(crate) fn take(&self) -> bool {
+        if self.taken.get().is_some() {
+            return false;
+        }
+        let taken = prepare(&self.options, &self.objects);
+        self.note(taken.as_ref().err().cloned());
+        taken.is_ok_and(|taken| self.taken.set(taken).is_ok())
+    }
+
+    pub(crate) fn use_now(&self) {
+        self.usable.store(true, Release);
+    }
+
     pub(crate) fn usable(&self) -> bool {
-        self.trouble.is_none()
+        self.usable.load(Acquire)
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    fn note(&self, now: Option<String>) {
+        let mut trouble = self.trouble.lock();
+        if *trouble != now {
+            let medium = self.medium;
+            match &now {
+                Some(now) => tracing::error!(?medium, trouble = now, "a tier cannot be used as configured"),
+                None => tracing::info!(?medium, "a tier can be used as configured again"),
+            }
+            *trouble = now;
+        }
+    }
+
+    /// Compares what the tier may still take with what is free. Others may fill a medium at any time.
+    pub(crate) fn check_space(&self) {
+        let (used, limit) = (self.quota.used(), self.quota.limit());
+        let Ok(medium) = rustix::fs::statvfs(&self.options.dir) else { return };
+        let free = medium.f_bavail.saturating_mul(medium.f_frsize);
+        let short = used.saturating_add(free) < limit;
+        self.note(short.then(|| {
+            format!(
+                "quota {limit} of tier path {} is larger than what its medium has left for it ({used} bytes used, \
+                 {free} free)",
+                self.options.dir.display()
+            )
+        }));
+    }
+
+    /// Bytes of one block of the file system.
+    pub(crate) fn block(&self) -> u64 {
+        self.taken.get().map_or(BLOCK, |taken| taken.block)
     }
 
     pub(crate) fn objects(&self) -> &Path {
@@ -112,7 +178,7 @@ impl Tier {
     pub(crate) fn create(&self, object: &Object, space: &mut Reservation<'_>) -> io::Result<()> {
         let made = DirBuilder::new().mode(0o700).create(self.folder(object.key));
         match made {
-            Ok(()) => space.commit(self.block),
+            Ok(()) => space.commit(self.block()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -154,7 +220,7 @@ impl Tier {
     }
 
     pub(crate) fn punch(&self, key: ObjectKey, bytes: &Range<u64>) -> io::Result<()> {
-        punch(&self.open_data(key, true)?, bytes, self.block)
+        punch(&self.open_data(key, true)?, bytes, self.block())
     }
 }
 
@@ -188,7 +254,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Takes the directory, or says in words for the user why it cannot be used.
-fn prepare(options: &TierOptions, objects: &Path) -> Result<(File, u64), String> {
+fn prepare(options: &TierOptions, objects: &Path) -> Result<Taken, String> {
     let dir = options.dir.display();
     let medium =
         rustix::fs::statvfs(&options.dir).map_err(|error| format!("tier path {dir} cannot be used: {error}"))?;
@@ -203,7 +269,7 @@ fn prepare(options: &TierOptions, objects: &Path) -> Result<(File, u64), String>
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unwritable(error)),
         _ => {}
     }
-    Ok((lock, medium.f_frsize.max(4096)))
+    Ok(Taken { block: medium.f_frsize.max(BLOCK), _lock: lock })
 }
 
 impl Tier {

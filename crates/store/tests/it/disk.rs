@@ -125,7 +125,16 @@ fn a_tier_that_cannot_be_used_says_why_and_the_next_one_serves() {
     assert!(trouble(Path::new("/proc"), 0).contains("not writable"));
     let holder = ssd(dir.path(), 64 * MIB);
     assert!(trouble(dir.path(), MIB).contains("in use by another process"));
+    let waiting = ssd(dir.path(), 64 * MIB);
+    assert!(!waiting.stats().tiers[0].usable);
+    write_all(&holder, &object(7, PAGE));
     drop(holder);
+    waiting.recheck();
+    let stats = waiting.stats();
+    assert!(stats.tiers[0].usable && stats.tiers[0].trouble.is_none(), "{stats:?}");
+    assert!(waiting.read(&object(7, PAGE).key, 0, PAGE as usize).is_some(), "what was there is found");
+    write_all(&waiting, &object(8, PAGE));
+    drop(waiting);
     let none = tier(Medium::Mem, &dir.path().join("none"), MIB);
     let store = Store::open(vec![none, tier(Medium::Ssd, dir.path(), 64 * MIB)]);
     write_all(&store, &object(1, PAGE));
@@ -174,7 +183,12 @@ fn a_full_medium_refuses_writes_and_serves_what_it_has() {
     let _ = fs::write(mount.0.path().join("theirs"), vec![7; 8 * MIB as usize]);
     let refused = (1..8).filter(|n| store.write(&object(*n, MIB), 0, &content(&object(*n, MIB), 0..MIB)).is_err());
     assert!(refused.count() > 0);
+    store.recheck();
+    let short = store.stats().tiers[0].clone();
+    assert!(short.usable && short.trouble.is_some_and(|text| text.contains("larger than what its medium has left")));
     fs::remove_file(mount.0.path().join("theirs")).unwrap();
+    store.recheck();
+    assert_eq!(store.stats().tiers[0].trouble, None);
     (1..40).for_each(|n| write_all(&store, &object(n, MIB)));
     for n in 0..40 {
         let object = object(n, MIB);
