@@ -29,7 +29,8 @@ use crate::{
 
 /// How long requests in flight may take after SIGTERM; below Kubernetes' usual 30 s.
 const GRACE: Duration = Duration::from_secs(25);
-const PROBE: Duration = Duration::from_secs(15);
+/// Between two looks at what is in trouble.
+const PROBE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -102,11 +103,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
 async fn start(id: &str, loaded: &Loaded) -> Result<Arc<Worker>, RunError> {
     let tiers: Vec<_> = loaded.config.tiers.iter().map(TierOptions::from).collect();
     let store = tokio::task::spawn_blocking(move || Store::open(tiers)).await?;
-    for tier in store.stats().tiers {
-        if let Some(trouble) = tier.trouble {
-            tracing::error!(medium = ?tier.medium, trouble, "a tier is not used");
-        }
-    }
     let metrics = Arc::new(Metrics::new());
     let pool = Pool::new(Role::Peer, loaded.keys.peer.clone(), loaded.config.dataset.clone());
     let members = Arc::new(Members::new(id.to_owned(), pool, metrics.clone()));
@@ -132,7 +128,15 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     tasks.spawn(async move {
         loop {
             sleep(PROBE).await;
-            w.probe(|source: &Source| source.trouble().is_some()).await;
+            w.probe(Source::is_troubled).await;
+        }
+    });
+    let store = worker.store.clone();
+    tasks.spawn(async move {
+        loop {
+            sleep(PROBE).await;
+            let store = store.clone();
+            let _ = tokio::task::spawn_blocking(move || store.recheck()).await;
         }
     });
     let w = worker.clone();

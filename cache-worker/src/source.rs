@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use penstock_ufs::{ListedEntry, OpenMount, Status, Ufs, UfsError};
-use penstock_wire::message::{Failure, Version};
+use penstock_wire::message::{Failure, MountHealth, MountTrouble, TroubleKind, Version};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
@@ -23,7 +23,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Source {
     pub(crate) spec: MountSpec,
     ufs: Result<Arc<dyn Ufs>, UfsError>,
-    trouble: Mutex<Option<String>>,
+    health: Mutex<MountHealth>,
     fetches: Semaphore,
     metrics: Arc<Metrics>,
 }
@@ -31,15 +31,20 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn open(spec: MountSpec, metrics: Arc<Metrics>) -> Self {
         let ufs = open(&spec.source, spec.options.as_ref());
-        let trouble = Mutex::new(ufs.as_ref().err().map(ToString::to_string));
-        if let Some(trouble) = &*trouble.lock() {
-            tracing::warn!(mount = spec.path, source = spec.source, trouble, "the mount cannot be used");
+        let trouble = ufs.as_ref().err().and_then(trouble);
+        let source = Self { spec, ufs, health: Mutex::default(), fetches: Semaphore::new(FETCHES), metrics };
+        if let Some(trouble) = trouble {
+            source.note(MountHealth::Trouble(trouble));
         }
-        Self { spec, ufs, trouble, fetches: Semaphore::new(FETCHES), metrics }
+        source
     }
 
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+    pub(crate) fn health(&self) -> MountHealth {
+        self.health.lock().clone()
+    }
+
+    pub(crate) fn is_troubled(&self) -> bool {
+        matches!(*self.health.lock(), MountHealth::Trouble(_))
     }
 
     pub(crate) async fn stat(&self, path: &[u8]) -> Result<Status, UfsError> {
@@ -83,20 +88,25 @@ impl Source {
         if bytes.len() as u64 == len { Ok(bytes) } else { Err(UfsError::Changed) }
     }
 
-    /// Asks the UFS for the first entries of the mount, so that `trouble` tells the truth.
+    /// Asks the UFS for the first entries of the mount, so that `health` tells the truth.
     pub(crate) async fn probe(&self) {
         let Ok(ufs) = self.ufs() else { return };
         let first_page = self.try_once("probe", || async {
             match ufs.list(b"").next().await {
-                Some(Err(UfsError::NotFound)) => {
-                    Err(UfsError::Misconfigured(format!("{} does not exist", self.spec.source)))
-                }
+                Some(Err(UfsError::NotFound)) => Err(UfsError::Misconfigured(format!(
+                    "mountPoint {:?} does not exist: correct it or create it",
+                    self.spec.source
+                ))),
                 Some(Err(error)) => Err(error),
                 Some(Ok(_)) | None => Ok(()),
             }
         });
         if timeout(PROBE_TIMEOUT, first_page).await.is_err() {
-            self.note(Some(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())));
+            let message = format!(
+                "no answer within {} s: correct option endpoint, or look after the store and the way to it",
+                PROBE_TIMEOUT.as_secs()
+            );
+            self.note(MountHealth::Trouble(MountTrouble { kind: TroubleKind::Unreachable, message }));
         }
     }
 
@@ -131,10 +141,8 @@ impl Source {
         match &result {
             // One object may be denied (archived, or by policy) where the mount is not.
             Err(UfsError::Denied(_)) if operation == "read" => {}
-            Err(error @ (UfsError::Denied(_) | UfsError::Unavailable(_) | UfsError::Misconfigured(_))) => {
-                self.note(Some(error.to_string()));
-            }
-            Ok(_) | Err(_) => self.note(None),
+            Err(error) => self.note(trouble(error).map_or(MountHealth::Serving, MountHealth::Trouble)),
+            Ok(_) => self.note(MountHealth::Serving),
         }
         if let Err(error) = &result {
             self.metrics.ufs_error(error);
@@ -142,19 +150,30 @@ impl Source {
         result
     }
 
-    fn note(&self, now: Option<String>) {
-        let mut trouble = self.trouble.lock();
-        if *trouble == now {
+    fn note(&self, now: MountHealth) {
+        let mut health = self.health.lock();
+        if *health == now {
             return;
         }
         let (mount, source) = (&self.spec.path, &self.spec.source);
-        if let Some(now) = &now {
-            tracing::warn!(mount, source, trouble = now, "the UFS of a mount does not serve");
+        if let MountHealth::Trouble(trouble) = &now {
+            tracing::warn!(mount, source, %trouble, "the UFS of a mount does not serve");
         } else {
-            tracing::info!(mount, source, "the UFS of a mount serves again");
+            tracing::info!(mount, source, "the UFS of a mount serves");
         }
-        *trouble = now;
+        *health = now;
     }
+}
+
+/// `None` for errors about one path, which say that the UFS answers.
+fn trouble(error: &UfsError) -> Option<MountTrouble> {
+    let kind = match error {
+        UfsError::Denied(_) => TroubleKind::Denied,
+        UfsError::Unavailable(_) => TroubleKind::Unreachable,
+        UfsError::Misconfigured(_) => TroubleKind::Misconfigured,
+        UfsError::NotFound | UfsError::NotADirectory | UfsError::Changed => return None,
+    };
+    Some(MountTrouble { kind, message: error.to_string() })
 }
 
 fn open(source: &str, options: Result<&BTreeMap<String, String>, &String>) -> Result<Arc<dyn Ufs>, UfsError> {

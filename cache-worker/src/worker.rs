@@ -83,7 +83,7 @@ impl Worker {
         let view = self.view();
         let probes = view.namespace.mounts().filter(|source| which(source)).map(|source| source.probe());
         futures::future::join_all(probes).await;
-        let troubled = view.namespace.mounts().filter(|source| source.trouble().is_some()).count();
+        let troubled = view.namespace.mounts().filter(|source| source.is_troubled()).count();
         self.metrics.mounts_in_trouble.set(troubled as u64);
     }
 
@@ -207,7 +207,7 @@ impl Worker {
         let mount = |source: &Arc<Source>| MountStats {
             path: source.spec.path.clone(),
             source: source.spec.source.clone(),
-            trouble: source.trouble(),
+            health: source.health(),
         };
         Stats {
             epoch: self.epoch(),

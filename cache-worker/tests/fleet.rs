@@ -18,7 +18,9 @@ use penstock_wire::{
     config::{
         CLIENT_KEY_FILE, MEMBERS_FILE, Medium, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig,
     },
-    message::{Attr, EXTENT, Failure, Kind, Object, Pattern, Reach, Request, Response, Role, Stats},
+    message::{
+        Attr, EXTENT, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, Role, Stats, TroubleKind,
+    },
 };
 use penstock_worker::{Options, run};
 use tokio::{task::JoinHandle, time::sleep};
@@ -286,7 +288,11 @@ async fn twelve_readers_at_once_fetch_every_byte_once() {
     }
     assert_eq!(stats.iter().map(|s| s.cached_bytes).sum::<u64>(), total);
     assert_eq!(stats.iter().map(|s| s.ufs_bytes).sum::<u64>(), total);
-    assert!(stats.iter().all(|s| s.cached_bytes > 0 && s.tiers[0].trouble.is_none() && s.mounts[0].trouble.is_none()));
+    assert!(
+        stats
+            .iter()
+            .all(|s| s.cached_bytes > 0 && s.tiers[0].trouble.is_none() && s.mounts[0].health == MountHealth::Serving)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -360,13 +366,18 @@ async fn a_mount_with_bad_credentials_says_so_and_recovers_once_mended() {
     fleet.s3.put("data", "x", noise(1, 100)).unwrap();
     let (config, tier) = (fleet.workers[0].options.config_dir.clone(), fleet.dir.path().join("bars-worker-0-tier"));
     fs::write(config.join("ufs-0-secret-key"), "wrong").unwrap();
-    let trouble = async || fleet.stats(&fleet.workers[0]).await.mounts[0].trouble.clone();
-    eventually("trouble", async || trouble().await.is_some()).await;
+    let health = async || fleet.stats(&fleet.workers[0]).await.mounts[0].health.clone();
+    let trouble = async || match health().await {
+        MountHealth::Trouble(trouble) => Some((trouble.kind, trouble.message)),
+        _ => None,
+    };
+    eventually("denial", async || trouble().await.is_some_and(|(kind, _)| kind == TroubleKind::Denied)).await;
     assert!(matches!(fleet.stat("x").await, Err(Failure::Denied(_) | Failure::Ufs(_))));
     fs::remove_file(config.join("ufs-0-secret-key")).unwrap();
-    eventually("a missing secret is named", async || trouble().await.is_some_and(|t| t.contains("secret"))).await;
+    let names_it = |(kind, text): (_, String)| kind == TroubleKind::Misconfigured && text.contains("secret");
+    eventually("a missing secret is named", async || trouble().await.is_some_and(names_it)).await;
     fleet.write_config(&config, &tier);
-    eventually("recovery", async || trouble().await.is_none()).await;
+    eventually("recovery", async || health().await == MountHealth::Serving).await;
     assert_eq!(fleet.stat("x").await.unwrap().size, 100);
     fleet.mounts.push(mount(&fleet.s3, "deep/er"));
     fleet.write_config(&config, &tier);

@@ -310,7 +310,7 @@ impl Fleet {
         let answer = if alive { self.asker.stats(worker).await.ok() } else { None };
         let stats = answer.clone().unwrap_or_default();
         let tiers = stats.tiers.iter().filter_map(|t| Some(format!("{} tier: {}", t.medium, t.trouble.as_ref()?)));
-        let mounts = stats.mounts.iter().filter_map(|m| Some(format!("mount {}: {}", m.source, m.trouble.as_ref()?)));
+        let mounts = stats.mounts.iter().filter_map(|m| Some(format!("mount {}: {}", m.source, m.trouble()?)));
         let asked = stats.hit_bytes + stats.miss_bytes;
         WorkerReport {
             id: worker.id.clone(),

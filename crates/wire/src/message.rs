@@ -1,5 +1,7 @@
 //! The vocabulary of the wire protocol: what a client or a peer asks of a worker, and what it answers.
 
+use std::fmt;
+
 use bytes::Bytes;
 use penstock_placement::{MemberList, PlacementKey};
 use serde::{Deserialize, Serialize};
@@ -194,7 +196,6 @@ pub struct Stats {
     pub ufs_bytes: u64,
     pub peer_bytes: u64,
     pub ufs_errors: u64,
-    /// Per mount: `None` when it answers, else what the UFS said when last asked.
     pub mounts: Vec<MountStats>,
     /// Bytes and files known of the UFS, when a full count exists.
     pub ufs_total_bytes: Option<u64>,
@@ -208,7 +209,7 @@ pub struct TierStats {
     pub quota_bytes: u64,
     /// Bytes the tier takes on its medium, overhead counted.
     pub used_bytes: u64,
-    /// What keeps the tier from being used, if anything ("not writable", "smaller than its quota").
+    /// What keeps the tier from being used, or from being used in full, if anything.
     pub trouble: Option<String>,
 }
 
@@ -217,7 +218,47 @@ pub struct MountStats {
     /// Path of the mount in the Dataset.
     pub path: String,
     pub source: String,
-    pub trouble: Option<String>,
+    pub health: MountHealth,
+}
+
+impl MountStats {
+    pub fn trouble(&self) -> Option<&MountTrouble> {
+        match &self.health {
+            MountHealth::Trouble(trouble) => Some(trouble),
+            MountHealth::Unknown | MountHealth::Serving => None,
+        }
+    }
+}
+
+/// How a mount's UFS answered when it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountHealth {
+    /// It has not been asked yet.
+    #[default]
+    Unknown,
+    Serving,
+    Trouble(MountTrouble),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountTrouble {
+    pub kind: TroubleKind,
+    /// One sentence for users: what was asked, what came back, and the mend.
+    pub message: String,
+}
+
+impl fmt::Display for MountTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Who has to mend it: the one who gives rights, the one who runs the store, or the author of the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TroubleKind {
+    Denied,
+    Unreachable,
+    Misconfigured,
 }
 
 /// Progress of a [`Request::Drain`].

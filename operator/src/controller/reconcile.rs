@@ -9,7 +9,7 @@ use penstock_api::{
     CacheRuntime, Dataset, Reason,
     names::{ANNOTATION_CONFIG_HASH, FINALIZER, persistent_volume},
 };
-use penstock_wire::{Credential, CredentialError};
+use penstock_wire::{Credential, CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
 
 use super::{
@@ -98,11 +98,15 @@ pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Resul
 impl Pass {
     fn pause(&self) -> Duration {
         let epoch = self.scaling.as_ref().map_or(0, |s| s.members.epoch);
-        let behind = self.workers.iter().filter_map(|w| w.stats.as_ref()).any(|s| s.epoch < epoch);
+        let stats = || self.workers.iter().filter_map(|w| w.stats.as_ref());
+        let behind = stats().any(|s| s.epoch < epoch);
+        let is_new = stats().flat_map(|s| &s.mounts).any(|m| m.health == MountHealth::Unknown);
+        let troubled = stats()
+            .any(|s| s.mounts.iter().any(|m| m.trouble().is_some()) || s.tiers.iter().any(|t| t.trouble.is_some()));
         let draining = self.scaling.as_ref().is_some_and(|s| !s.draining.is_empty());
-        if behind || draining {
+        if behind || draining || is_new {
             MOVING
-        } else if self.problem.is_some() {
+        } else if self.problem.is_some() || troubled {
             MENDED
         } else if self.workers.is_empty() {
             QUIET

@@ -6,12 +6,12 @@ mod trouble;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use penstock_api::{
-    CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetDisplay,
-    DatasetPhase, DatasetStatus, MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
+    CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
+    MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
-use penstock_wire::message::Stats;
+use penstock_wire::message::{MountHealth, Stats};
 
 use super::{
     plan::scaling::{Scaling, WorkerSeen},
@@ -53,6 +53,12 @@ impl View<'_> {
 
     fn wanted(&self) -> u32 {
         self.runtime.map_or(0, |r| r.spec.replicas)
+    }
+
+    /// Whether the Dataset was ready when it was looked at before.
+    fn was_ready(&self) -> bool {
+        let status = self.dataset.status.as_ref();
+        status.is_some_and(|status| is_true(&status.conditions, ConditionType::Ready))
     }
 
     fn is_deleting(&self) -> bool {
@@ -107,10 +113,7 @@ pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
         in_use_by_count: view.is_deleting().then_some(view.users.len() as u64),
         ..DatasetStatus::default()
     };
-    let mut status = status.with_derived();
-    // An object without fields is taken for null by server-side apply when it had some before.
-    status.display = status.display.filter(|display| *display != DatasetDisplay::default());
-    status
+    status.with_derived()
 }
 
 /// While workers exist but none answers, the last number stands.
@@ -124,11 +127,11 @@ fn mounts(view: &View<'_>) -> Vec<MountStatus> {
         let inner = path.trim_matches('/').to_owned();
         let told: Vec<_> =
             view.stats().flat_map(|s| &s.mounts).filter(|m| m.path == inner && m.source == mount.mount_point).collect();
-        let message = told.iter().find_map(|m| m.trouble.clone());
+        let message = told.iter().find_map(|m| m.trouble()).map(ToString::to_string);
         MountStatus {
             path,
             mount_point: mount.mount_point.clone(),
-            ready: !told.is_empty() && message.is_none(),
+            ready: message.is_none() && told.iter().any(|m| m.health == MountHealth::Serving),
             message,
         }
     });
@@ -165,14 +168,7 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         hit_ratio_percent: view.hit_ratio(),
         ..CacheRuntimeStatus::default()
     };
-    Some(derived(status))
-}
-
-fn derived(status: CacheRuntimeStatus) -> CacheRuntimeStatus {
-    let mut status = status.with_derived();
-    // As above.
-    status.display = status.display.filter(|display| *display != CacheRuntimeDisplay::default());
-    status
+    Some(status.with_derived())
 }
 
 fn tiers(view: &View<'_>) -> Vec<TierStatus> {
@@ -197,11 +193,12 @@ pub fn unclaimed(runtime: &CacheRuntime, problem: &Invalid, now: Timestamp) -> C
     let findings =
         [findings::failed(ConditionType::Ready, problem), findings::failed(ConditionType::WorkersReady, problem)];
     let failed = problem.reason == Reason::DatasetTaken;
-    derived(CacheRuntimeStatus {
+    let status = CacheRuntimeStatus {
         observed_generation: generation,
         phase: Some(if failed { CacheRuntimePhase::Failed } else { CacheRuntimePhase::Pending }),
         conditions: conditions(&old.conditions, &findings, generation, now),
         desired_replicas: runtime.spec.replicas,
         ..CacheRuntimeStatus::default()
-    })
+    };
+    status.with_derived()
 }

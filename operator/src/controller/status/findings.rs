@@ -1,8 +1,9 @@
 //! One finding per condition type.
 
-use penstock_api::{ConditionType, Reason, condition::Finding};
+use penstock_api::{ConditionType, Reason, condition::Finding, human_bytes};
+use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
-use super::{View, trouble};
+use super::View;
 use crate::controller::{plan::scaling::Step, validate::Invalid};
 
 fn finding(kind: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Finding {
@@ -45,10 +46,44 @@ pub(super) fn ready(view: &View<'_>) -> Finding {
         return failed(kind, problem);
     }
     let (ready, wanted) = (view.ready(), view.wanted());
-    if ready > 0 {
-        return finding(kind, Some(true), Reason::WorkersReady, format!("{ready} of {wanted} workers serve"));
+    if ready == 0 {
+        return not_serving(kind, view);
     }
-    not_serving(kind, view)
+    match ufs(view) {
+        // What is cached is served through an outage.
+        Ufs::Trouble(_, trouble) if trouble.kind == TroubleKind::Unreachable && view.was_ready() => {}
+        Ufs::Trouble(mount, trouble) => return in_trouble(kind, mount, trouble),
+        Ufs::Unasked if !view.was_ready() => {
+            let message = format!("{ready} of {wanted} workers serve; they are asking the UFS for the first time");
+            return finding(kind, Some(false), Reason::WorkersNotReady, message);
+        }
+        Ufs::Unasked | Ufs::Serving => {}
+    }
+    finding(kind, Some(true), Reason::WorkersReady, format!("{ready} of {wanted} workers serve"))
+}
+
+/// What the workers say of all UFS together.
+enum Ufs<'a> {
+    Serving,
+    Unasked,
+    Trouble(&'a MountStats, &'a MountTrouble),
+}
+
+fn ufs<'a>(view: &'a View<'_>) -> Ufs<'a> {
+    let told = || view.stats().flat_map(|s| &s.mounts);
+    if let Some((mount, trouble)) = told().find_map(|m| Some((m, m.trouble()?))) {
+        return Ufs::Trouble(mount, trouble);
+    }
+    if told().any(|m| m.health == MountHealth::Unknown) { Ufs::Unasked } else { Ufs::Serving }
+}
+
+fn in_trouble(kind: ConditionType, mount: &MountStats, trouble: &MountTrouble) -> Finding {
+    let reason = match trouble.kind {
+        TroubleKind::Denied => Reason::UfsDenied,
+        TroubleKind::Unreachable => Reason::UfsUnreachable,
+        TroubleKind::Misconfigured => Reason::UfsMisconfigured,
+    };
+    finding(kind, Some(false), reason, format!("mount '/{}' ({}): {trouble}", mount.path, mount.source))
 }
 
 /// A runtime is ready when all its workers are.
@@ -85,7 +120,20 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
         return finding(kind, Some(false), Reason::NoWorkers, message);
     }
     match view.trouble {
-        Some(trouble) => finding(kind, Some(false), trouble.reason, trouble.message.clone()),
+        Some(trouble) => {
+            let memory = view.valid_runtime.map_or(0, |runtime| runtime.memory());
+            let message = if trouble.lacks_memory && memory > 0 {
+                format!(
+                    "{}; the quotas of the MEM levels in spec.tieredStore are {} ({memory} bytes) for each worker: lower \
+                     them, or add nodes with more memory",
+                    trouble.message,
+                    human_bytes(memory)
+                )
+            } else {
+                trouble.message.clone()
+            };
+            finding(kind, Some(false), trouble.reason, message)
+        }
         None => finding(
             kind,
             Some(false),
@@ -97,16 +145,13 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
 
 pub(super) fn mounts(view: &View<'_>) -> Finding {
     let kind = ConditionType::MountsHealthy;
-    let mut told = view.stats().flat_map(|s| &s.mounts).peekable();
-    if told.peek().is_none() {
+    if view.stats().all(|s| s.mounts.is_empty()) {
         return finding(kind, None, Reason::NotReported, "no worker has reported yet");
     }
-    match told.find_map(|m| m.trouble.as_ref().map(|trouble| (m, trouble))) {
-        Some((mount, text)) => {
-            let message = format!("mount '/{}' ({}): {text}", mount.path, mount.source);
-            finding(kind, Some(false), trouble::of_ufs(text), message)
-        }
-        None => finding(kind, Some(true), Reason::MountsHealthy, "every UFS answers"),
+    match ufs(view) {
+        Ufs::Trouble(mount, trouble) => in_trouble(kind, mount, trouble),
+        Ufs::Unasked => finding(kind, None, Reason::NotReported, "the workers are asking the UFS for the first time"),
+        Ufs::Serving => finding(kind, Some(true), Reason::MountsHealthy, "every UFS answers"),
     }
 }
 
@@ -118,8 +163,16 @@ pub(super) fn tiers(view: &View<'_>) -> Finding {
     }
     match told.find_map(|(index, tier)| tier.trouble.as_ref().map(|trouble| (index, tier, trouble))) {
         Some((index, tier, text)) => {
+            let level = view.runtime.and_then(|r| r.spec.tiered_store.levels.get(index));
+            let (path, mend) = match level.and_then(|level| level.path.as_deref()) {
+                Some(path) => (
+                    format!(", path '{path}' of the node"),
+                    "let user 65532 write there and give it the room, or change path or quota",
+                ),
+                None => (String::new(), "lower the quota, or use a medium with more room"),
+            };
             let message = format!(
-                "spec.tieredStore.levels[{index}] ({}, quota {} bytes): {text}; mend the medium or the quota",
+                "spec.tieredStore.levels[{index}] ({}, quota {} bytes{path}): {text}; {mend}",
                 tier.medium, tier.quota_bytes
             );
             finding(kind, Some(false), Reason::TierUnusable, message)
