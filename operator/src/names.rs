@@ -12,6 +12,8 @@ pub const NAMESPACE_LABEL: &str = "penstock.dev/namespace";
 /// Selects what the operator watches.
 pub const SELECTOR: &str = "app.kubernetes.io/managed-by=penstock-operator";
 
+/// On worker pods: their tiers in words.
+pub const TIERS: &str = "penstock.dev/tiers";
 /// Hash of what was applied: equal means that there is nothing to write.
 pub const APPLIED_HASH: &str = "penstock.dev/applied-hash";
 /// On the `StatefulSet`, seconds since the epoch: when the hand-over of the leaving workers began.

@@ -20,6 +20,7 @@ use penstock_api::{
 use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 
 use super::Blueprint;
+use crate::{controller::validate::ValidTier, names::TIERS};
 
 pub(super) use volumes::tier_volume;
 
@@ -36,15 +37,18 @@ pub(super) fn template(blueprint: &Blueprint<'_>) -> PodTemplateSpec {
     let worker = &blueprint.runtime.spec.worker;
     let mut labels = own(&worker.pod_metadata.labels);
     labels.extend(blueprint.valid.names.labels(COMPONENT_WORKER));
-    let annotations = own(&worker.pod_metadata.annotations);
+    let mut annotations = own(&worker.pod_metadata.annotations);
+    annotations.insert(TIERS.into(), tiers(blueprint));
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            annotations: (!annotations.is_empty()).then_some(annotations),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }),
         spec: Some(pod(blueprint)),
     }
+}
+
+/// A worker opens its tiers once: when they change, its pod does.
+fn tiers(blueprint: &Blueprint<'_>) -> String {
+    let tier = |tier: &ValidTier| format!("{:?} {} {} {}", tier.medium, tier.quota, tier.high, tier.low);
+    blueprint.valid_runtime.tiers.iter().map(tier).collect::<Vec<_>>().join(", ")
 }
 
 /// Without those that are Penstock's to set.

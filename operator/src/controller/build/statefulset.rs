@@ -52,18 +52,21 @@ pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
 }
 
 fn claim_templates(blueprint: &Blueprint<'_>) -> Option<Vec<PersistentVolumeClaim>> {
-    let levels = blueprint.runtime.spec.tiered_store.levels.iter().enumerate();
-    let templates: Vec<_> = levels.filter_map(|(index, level)| claim_template(index, level)).collect();
+    let quotas = blueprint.valid_runtime.tiers.iter().map(|tier| tier.quota);
+    let levels = blueprint.runtime.spec.tiered_store.levels.iter().zip(quotas).enumerate();
+    let templates: Vec<_> = levels.filter_map(|(index, (level, quota))| claim_template(index, level, quota)).collect();
     (!templates.is_empty()).then_some(templates)
 }
 
-fn claim_template(index: usize, level: &Level) -> Option<PersistentVolumeClaim> {
+fn claim_template(index: usize, level: &Level, quota: u64) -> Option<PersistentVolumeClaim> {
     let template = level.volume_claim_template.as_ref()?;
     let mut spec: PersistentVolumeClaimSpec = template.spec.clone();
     spec.access_modes.get_or_insert_with(|| vec!["ReadWriteOnce".into()]);
     let requests: &mut BTreeMap<String, Quantity> =
         spec.resources.get_or_insert_default().requests.get_or_insert_default();
-    requests.entry("storage".into()).or_insert_with(|| level.quota.clone());
+    // A file system keeps some of its volume for itself: an eighth more than the tier is to hold.
+    let room = quota.saturating_add(quota / 8);
+    requests.entry("storage".into()).or_insert_with(|| pod::bytes(room));
     let (labels, annotations) = (template.metadata.labels.clone(), template.metadata.annotations.clone());
     Some(PersistentVolumeClaim {
         metadata: ObjectMeta {
