@@ -1,11 +1,28 @@
 //! Penstock on the real cluster, one test after the other.
 
+mod bad_input;
+mod isolation;
 mod quickstart;
+mod says;
 
 use std::process::ExitCode;
 
 use penstock_e2e::{e2e_tests, harness};
 
 fn main() -> ExitCode {
-    harness::main(&e2e_tests![quickstart::pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_nothing,])
+    harness::main(&e2e_tests![
+        quickstart::pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_nothing,
+        bad_input::an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused,
+        bad_input::a_missing_secret_and_a_missing_key_are_named,
+        bad_input::wrong_credentials_an_unreachable_endpoint_and_a_missing_bucket_are_named,
+        bad_input::a_claim_of_somebody_elses_is_left_alone,
+        bad_input::of_two_runtimes_for_one_dataset_one_serves_and_the_other_is_told,
+        bad_input::a_tier_path_that_is_not_writable_is_named,
+        bad_input::a_quota_larger_than_its_medium_is_named,
+        bad_input::an_image_that_cannot_run_is_named,
+        bad_input::secrets_of_users_are_never_written,
+        isolation::datasets_whose_joined_names_are_equal_read_their_own_data,
+        isolation::an_inline_volume_of_a_stranger_is_refused,
+        isolation::a_volume_with_a_wrong_key_shows_nothing,
+    ])
 }
