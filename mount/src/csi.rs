@@ -5,6 +5,7 @@
 //! in the state directory ([`state`]).
 
 pub mod abort;
+pub mod authority;
 pub mod daemon;
 pub mod identity;
 pub mod keeper;

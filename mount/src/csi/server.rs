@@ -10,12 +10,12 @@ use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::{
-    CsiOptions, NodeService,
+    CsiOptions, NodeService, authority,
     identity::IdentityService,
     proto::{
         csi::{identity_server::IdentityServer, node_server::NodeServer},
@@ -65,10 +65,10 @@ async fn register(options: &CsiOptions, socket: &Path, stop: CancellationToken) 
     let own = dir.join(format!("{}-reg.sock", options.driver_name));
     let seen = seen_by_kubelet(options, socket);
     let service = RegistrationService { driver_name: options.driver_name.clone(), socket: seen.display().to_string() };
-    let listener = listen(&own)?;
+    let connections = UnixListenerStream::new(listen(&own)?).map(|stream| stream.map(authority::mended));
     let served = Server::builder()
         .add_service(RegistrationServer::new(service))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     fs::remove_file(&own).ok();
     served.context("the registration server failed")
