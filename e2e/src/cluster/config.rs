@@ -13,12 +13,14 @@ pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// First steps of a node in its new namespaces; `$1` the node's folder, `$2` its name, `$3` the program that stays.
 ///
 /// `/var/lib` becomes the node's own and is shared, so that mounts made in pods with Bidirectional propagation appear in others.
+/// `/var/log` is its own because a kubelet removes the logs there of all pods that are not its own.
 /// `/sys` stays the host's: a new sysfs would hide the cgroups under it.
 pub(super) const SETUP: &str = r#"set -eu
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 mount --bind "$1/lib" /var/lib
 mount --make-shared /var/lib
+mount --bind "$1/log" /var/log
 hostname "$2"
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp

@@ -49,6 +49,7 @@ pub(super) fn create(plan: &Plan) -> Result<Process> {
 fn write_files(plan: &Plan) -> Result<()> {
     let (folder, etc) = (plan.folder(), plan.etc());
     fs::create_dir_all(folder.join("lib"))?;
+    fs::create_dir_all(folder.join("log"))?;
     fs::create_dir_all(etc.join("cni"))?;
     fs::write(etc.join("containerd.toml"), config::containerd(&tools::cni_plugins()?, &etc))?;
     fs::write(etc.join("cni/10-pods.conflist"), config::cni(plan.address))?;
