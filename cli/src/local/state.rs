@@ -55,9 +55,10 @@ impl Folder {
         self.0.join("sockets")
     }
 
-    /// Memory tiers lie on the machine's tmpfs.
+    /// Memory tiers lie on the machine's tmpfs, in a folder that tells whose they are.
     pub(super) fn memory(&self, id: &str) -> PathBuf {
-        let name = self.0.file_name().unwrap_or_default();
+        let whole = std::path::absolute(&self.0).unwrap_or_else(|_| self.0.clone());
+        let name = whole.to_string_lossy().trim_start_matches('/').replace('/', "+");
         let owner = rustix::process::getuid().as_raw();
         Path::new("/dev/shm").join(format!("penstock-{owner}")).join(name).join(id)
     }

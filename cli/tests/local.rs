@@ -1,0 +1,155 @@
+//! `penstock local` as a user types it: real workers, a real mount, an S3 server in this process.
+//! Needs the other programs beside this one: `cargo build --workspace` first, as `cargo xtask test` does.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use penstock_testkit::s3::{S3Options, S3Server};
+use serde_json::Value;
+
+/// One user's machine; what is up goes down with it.
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn penstock(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        command.arg("local").args(args).env("PENSTOCK_STATE_DIR", self.path("state")).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    fn must(&self, args: &[&str]) -> String {
+        let output = self.penstock(args);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "penstock local {args:?}: {out}{err}");
+        out.into_owned()
+    }
+
+    fn up(&self, manifest: &str) -> PathBuf {
+        fs::write(self.path("manifest.yaml"), manifest).unwrap();
+        let (file, mount) = (self.path("manifest.yaml"), self.path("mnt"));
+        self.must(&["up", "--file", file.to_str().unwrap(), "--mount", mount.to_str().unwrap()]);
+        mount
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.must(&["status", "--output", "json"])).unwrap()
+    }
+
+    fn pids(&self) -> Vec<i64> {
+        self.status()["workers"].as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap()).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.penstock(&["down"]);
+    }
+}
+
+fn manifest(server: &S3Server, replicas: u32) -> String {
+    format!(
+        "kind: Secret\nmetadata: {{name: keys}}\nstringData: {{a: {access}, s: {secret}}}\n---\n\
+         apiVersion: penstock.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: prices}}\nspec:\n  mounts:\n  - mountPoint: s3://data\n    path: /\n    \
+         options: {{endpoint: '{endpoint}', region: us-east-1}}\n    encryptOptions:\n    \
+         - {{name: access-key, valueFrom: {{secretKeyRef: {{name: keys, key: a}}}}}}\n    \
+         - {{name: secret-key, valueFrom: {{secretKeyRef: {{name: keys, key: s}}}}}}\n---\n\
+         apiVersion: penstock.dev/v1alpha1\nkind: CacheRuntime\nmetadata: {{name: prices}}\nspec:\n  replicas: {replicas}\n  \
+         tieredStore: {{levels: [{{mediumType: MEM, quota: 64Mi}}]}}\n",
+        access = server.access_key(),
+        secret = server.secret_key(),
+        endpoint = server.endpoint(),
+    )
+}
+
+fn server_with(files: usize) -> S3Server {
+    let server = S3Server::start_on_own_threads(S3Options::default()).unwrap();
+    for index in 0..files {
+        server.put("data", &format!("day/{index:03}.csv"), content(index)).unwrap();
+    }
+    server
+}
+
+fn content(index: usize) -> Vec<u8> {
+    (0..50_000 + index * 7919).map(|at| (at * (index + 3) % 251) as u8).collect()
+}
+
+fn read_all(mount: &Path, files: usize) {
+    for index in 0..files {
+        let read = fs::read(mount.join(format!("day/{index:03}.csv"))).unwrap();
+        assert!(read == content(index), "file {index} differs");
+    }
+}
+
+#[test]
+fn a_dataset_is_cached_scaled_and_gone_without_a_trace() {
+    let (machine, server) = (Machine::new(), server_with(24));
+    let mount = machine.up(&manifest(&server, 2));
+    read_all(&mount, 24);
+    let fetched = server.sent_bytes();
+    assert_eq!(fetched, (0..24).map(|index| content(index).len() as u64).sum::<u64>());
+
+    for replicas in ["4", "1"] {
+        machine.must(&["scale", replicas]);
+        read_all(&mount, 24);
+        assert_eq!(server.sent_bytes(), fetched, "scaling to {replicas} asked the store again");
+    }
+    let status = machine.status();
+    assert_eq!(status["dataset"], "default/prices");
+    assert_eq!(status["workers"].as_array().unwrap().len(), 1);
+    assert_eq!(status["workers"][0]["state"], "serving");
+    let cached = status["workers"][0]["cachedBytes"].as_u64().unwrap();
+    assert!(cached >= fetched, "{cached} of {fetched} bytes are with the worker that stayed");
+
+    let pids = machine.pids();
+    machine.must(&["down"]);
+    // A zombie that nobody has collected yet has no command line.
+    let runs = |pid: &i64| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    assert!(!pids.iter().any(runs), "workers are still there");
+    assert!(fs::read_dir(&mount).unwrap().next().is_none(), "still mounted");
+    assert!(!machine.path("state/default.prices").exists());
+}
+
+#[test]
+fn up_again_starts_what_died_and_keeps_what_it_held() {
+    let (machine, server) = (Machine::new(), server_with(8));
+    let mount = machine.up(&manifest(&server, 2));
+    read_all(&mount, 8);
+    let fetched = server.sent_bytes();
+    let victim = machine.pids()[0];
+    assert!(Command::new("kill").args(["-9", &victim.to_string()]).status().unwrap().success());
+    machine.up(&manifest(&server, 2));
+    assert!(machine.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "serving"));
+    read_all(&mount, 8);
+    assert_eq!(server.sent_bytes(), fetched, "the memory tier outlives its worker's process");
+}
+
+#[test]
+fn what_is_wrong_is_one_sentence() {
+    let (machine, server) = (Machine::new(), server_with(1));
+    for (from, to, expected) in [
+        ("s3://data", "gopher://data", "s3://"),
+        ("key: a}", "key: absent}", "absent"),
+        ("quota: 64Mi", "quota: many", "quota"),
+        ("kind: CacheRuntime", "kind: Other", "CacheRuntime"),
+    ] {
+        fs::write(machine.path("manifest.yaml"), manifest(&server, 1).replace(from, to)).unwrap();
+        let output = machine.penstock(&["up", "--file", machine.path("manifest.yaml").to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{to}: {said}");
+    }
+    let output = machine.penstock(&["status"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("penstock local up"), "says what to do");
+}
