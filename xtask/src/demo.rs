@@ -137,7 +137,8 @@ impl Stage<'_> {
 
     /// Reads everything; a quarter of the way a worker is killed without warning.
     async fn lose_a_worker(&mut self, fleet: &Fleet) -> anyhow::Result<Phase> {
-        let (id, victim) = fleet.processes().pop().context("the fleet has workers")?;
+        // The first worker has most that nobody else holds.
+        let (id, victim) = fleet.processes().into_iter().next().context("the fleet has workers")?;
         let mut kill = Some(victim);
         let threshold = self.data.files.len() / 4;
         self.read_while("worker_lost", fleet, move |done| {

@@ -1,6 +1,7 @@
 //! The developer's commands: `cargo xtask COMMAND`.
 
 mod check;
+mod cluster;
 mod crds;
 mod demo;
 mod run;
@@ -25,6 +26,9 @@ enum Command {
     Test(test::Options),
     /// Only the tests on the real cluster (or on your own, with PENSTOCK_E2E_KUBECONFIG).
     E2e(test::E2eOptions),
+    /// A real multi-node Kubernetes on this machine, for use by hand.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Write crds/ and the chart's copy of it from the types in crates/api.
     Crds,
 }
@@ -35,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Check => check::run(),
         Command::Test(options) => test::run(&options),
         Command::E2e(options) => test::e2e(&options),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Crds => crds::write(),
     }
 }
