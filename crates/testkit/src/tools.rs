@@ -143,6 +143,17 @@ pub fn weed() -> Result<PathBuf> {
     Ok(folder.join("weed"))
 }
 
+/// A folder for `PYTHONPATH` with packages (`NAME==VERSION`) from the Python index, and the Python to run with it.
+pub fn python_packages(key: &str, packages: &[&str]) -> Result<(PathBuf, PathBuf)> {
+    let python = python()?;
+    let folder = cache::install(key, |folder| {
+        eprintln!("installing {} from the Python index, once", packages.join(" "));
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
+        run(Command::new(&python).args(pip).arg(folder).args(packages))
+    })?;
+    Ok((python, folder))
+}
+
 /// A Python 3 that has pip.
 fn python() -> Result<PathBuf> {
     for name in ["python3", "python"] {

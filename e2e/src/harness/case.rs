@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use penstock_testkit::tools;
 use serde_json::json;
@@ -131,11 +131,11 @@ impl<'a> Case<'a> {
         )
     }
 
-    /// A Dataset of the test's bucket.
+    /// A Dataset of the test's bucket, which never asks again what was read once.
     pub fn dataset_yaml(&self, name: &str) -> String {
         let mount = self.mount_yaml(self.bucket(), "/");
         format!(
-            "---\napiVersion: penstock.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: {name}}}\nspec: {{mounts: [{mount}]}}\n"
+            "---\napiVersion: penstock.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: {name}}}\nspec: {{consistency: {{mode: Static}}, mounts: [{mount}]}}\n"
         )
     }
 
@@ -192,6 +192,16 @@ impl<'a> Case<'a> {
             pods::kill(&client, &self.namespace, &script.name).await?;
         }
         Ok(all)
+    }
+
+    /// Waits until a pod's log has this line.
+    pub async fn wait_log(&self, pod: &str, line: &str) -> Result<()> {
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.env.client(), &self.namespace);
+        wait_for(&format!("{line:?} in the log of {pod}"), LIMIT, || async {
+            let logs = api.logs(pod, &LogParams::default()).await?;
+            Ok(logs.lines().any(|found| found == line).then_some(()))
+        })
+        .await
     }
 
     /// Runs the real kubectl in the test's namespace; what it printed.

@@ -1,9 +1,11 @@
 //! What all tests share: the cluster, Penstock on it, and an S3 server that its pods reach.
 
+use std::fs::File;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use kube::Client;
+use penstock_testkit::tools;
 use tempfile::TempDir;
 
 use super::{blocking, install};
@@ -13,17 +15,19 @@ use crate::s3::SeaweedFs;
 /// With a cluster of one's own: this machine's address as its pods reach it.
 const ADDRESS_VARIABLE: &str = "PENSTOCK_E2E_HOST_ADDRESS";
 
-/// Ends in this order: the S3 server, the cluster.
+/// Ends in this order: the S3 server, the cluster, our turn.
 pub struct Env {
     pub s3: SeaweedFs,
     pub cluster: Cluster,
     theirs: bool,
     _folder: TempDir,
+    _turn: File,
 }
 
 impl Env {
     /// Brings up what is not there yet.
     pub(super) async fn start() -> Result<Self> {
+        let turn = tokio::task::spawn_blocking(turn).await??;
         let folder = tempfile::Builder::new().prefix("penstock-e2e.").tempdir()?;
         let theirs = std::env::var_os(KUBECONFIG_VARIABLE).is_some();
         let (images, digest) = if theirs {
@@ -35,7 +39,7 @@ impl Env {
         let cluster = Cluster::for_tests(ClusterOptions { images, ..ClusterOptions::default() }).await?;
         let s3 = SeaweedFs::start(host_address(&cluster)?).await?;
         install::install(&cluster, &digest).await?;
-        Ok(Self { s3, cluster, theirs, _folder: folder })
+        Ok(Self { s3, cluster, theirs, _folder: folder, _turn: turn })
     }
 
     pub fn client(&self) -> Client {
@@ -56,6 +60,18 @@ impl Env {
         }
         blocking(move || drop(self));
     }
+}
+
+/// Waits until no other test run is under way on this machine: there is one cluster.
+fn turn() -> Result<File> {
+    let folder = tools::cache_dir();
+    std::fs::create_dir_all(&folder)?;
+    let file = File::create(folder.join("e2e.lock"))?;
+    if file.try_lock().is_err() {
+        println!("waiting for another run of these tests to end");
+        file.lock()?;
+    }
+    Ok(file)
 }
 
 fn host_address(cluster: &Cluster) -> Result<IpAddr> {

@@ -1,9 +1,14 @@
 //! Penstock on the real cluster, one test after the other.
 
 mod bad_input;
+mod changes;
+mod faults;
 mod isolation;
+mod parquet;
 mod quickstart;
+mod reads;
 mod says;
+mod scaling;
 
 use std::process::ExitCode;
 
@@ -12,6 +17,17 @@ use penstock_e2e::{e2e_tests, harness};
 fn main() -> ExitCode {
     harness::main(&e2e_tests![
         quickstart::pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_nothing,
+        reads::twelve_readers_at_once_on_cold_data_fetch_each_byte_once,
+        reads::a_dataset_works_under_the_restricted_pod_security_standard,
+        parquet::duckdb_answers_a_query_over_real_prices,
+        scaling::scaling_from_2_to_4_to_1_disturbs_no_reader_and_fetches_nothing,
+        faults::a_killed_worker_pod_disturbs_no_reader,
+        faults::a_killed_worker_container_keeps_its_memory_tier,
+        faults::a_killed_operator_disturbs_no_reader_and_goes_on,
+        faults::an_api_server_down_for_30_s_disturbs_no_reader,
+        changes::a_mount_added_while_it_serves_appears_to_running_pods,
+        changes::a_dataset_in_use_waits_and_names_the_pod,
+        changes::deleting_in_any_order_leaves_nothing,
         bad_input::an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused,
         bad_input::a_missing_secret_and_a_missing_key_are_named,
         bad_input::wrong_credentials_an_unreachable_endpoint_and_a_missing_bucket_are_named,
