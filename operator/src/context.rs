@@ -7,17 +7,29 @@ use kube::{Api, Client, ResourceExt, runtime::events::Recorder};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{metrics::Metrics, watches::Stores, worker_api::WorkerApi};
+use crate::{
+    controller::apply::{Applier, Made},
+    metrics::Metrics,
+    watches::Stores,
+    worker_api::WorkerApi,
+};
 
 pub struct Context {
     pub client: Client,
     pub stores: Stores,
     pub secrets: SecretCache,
+    pub made: Made,
     pub workers: Arc<dyn WorkerApi>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     /// Image of workers whose runtime names none.
     pub worker_image: String,
+}
+
+impl Context {
+    pub fn applier(&self) -> Applier<'_> {
+        Applier { client: &self.client, metrics: &self.metrics, made: &self.made }
+    }
 }
 
 /// A change of a Secret shows within this time.
@@ -26,18 +38,26 @@ const FRESH: Duration = Duration::from_secs(20);
 /// Secrets by `namespace/name`, for a short time. They are not watched: that would take the right to list every Secret
 /// of the cluster. That one is missing is not remembered, so that one who mends it does not wait.
 #[derive(Default)]
-pub struct SecretCache(Mutex<HashMap<(String, String), (Instant, Arc<Secret>)>>);
+pub struct SecretCache(Mutex<Remembered>);
+
+/// By namespace and name: since when, and what.
+type Remembered = HashMap<(String, String), (Instant, Arc<Secret>)>;
 
 impl SecretCache {
-    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<Secret>>> {
+    /// What is remembered, without a question.
+    pub fn peek(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
         let key = (namespace.to_owned(), name.to_owned());
-        let known = self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, secret)| secret.clone());
+        self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, secret)| secret.clone())
+    }
+
+    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<Secret>>> {
+        let known = self.peek(namespace, name);
         if known.is_some() {
             return Ok(known);
         }
         let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await?;
         let Some(secret) = found else {
-            self.0.lock().remove(&key);
+            self.forget(namespace, name);
             return Ok(None);
         };
         Ok(Some(self.put(secret)))

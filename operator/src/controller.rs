@@ -37,7 +37,7 @@ use crate::{
     worker_api::WorkerApi,
 };
 
-use self::validate::Claim;
+use self::{apply::Made, validate::Claim};
 pub use reconcile::Error;
 
 /// Reconciles at once. They mostly wait for the API server.
@@ -68,6 +68,7 @@ pub async fn run(
         client,
         stores,
         secrets: SecretCache::default(),
+        made: Made::default(),
         workers,
         metrics,
         worker_image: settings.worker_image,

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use penstock_api::names::{
-    self, LABEL_COMPONENT, LABEL_DATASET, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME, LABEL_PART_OF, MANAGED_BY,
-    PART_OF,
+    LABEL_COMPONENT, LABEL_DATASET, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME, LABEL_PART_OF, MANAGED_BY, PART_OF,
 };
 
 /// On the `PersistentVolume`, which has no namespace of its own.
@@ -38,7 +37,7 @@ impl Names {
 
     /// `StatefulSet`, headless Service, worker Secret, `ServiceAccount` and `PodDisruptionBudget`.
     pub fn worker(&self) -> String {
-        names::worker(&self.dataset)
+        format!("{}-worker", self.dataset)
     }
 
     pub fn worker_pod(&self, ordinal: u32) -> String {
@@ -52,16 +51,21 @@ impl Names {
 
     /// The mounts' Service.
     pub fn cache(&self) -> String {
-        names::cache_service(&self.dataset)
+        format!("{}-cache", self.dataset)
     }
 
     pub fn client_secret(&self) -> String {
-        names::client(&self.dataset)
+        format!("{}-client", self.dataset)
     }
 
     /// The `ConfigMap` of the member list.
     pub fn members(&self) -> String {
-        names::members(&self.dataset)
+        format!("{}-members", self.dataset)
+    }
+
+    /// The CSI volume handle. No part of it has a slash, so no two Datasets share one.
+    pub fn volume_handle(&self, uid: &str) -> String {
+        format!("{}/{uid}", self.id())
     }
 
     /// What every object of this Dataset carries.
@@ -83,6 +87,11 @@ impl Names {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
     }
+}
+
+/// The `PersistentVolume` of the Dataset with this UID.
+pub fn persistent_volume(uid: &str) -> String {
+    format!("penstock-{uid}")
 }
 
 /// Component of the volume, its claim, and what the mounts need.

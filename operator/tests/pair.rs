@@ -22,11 +22,13 @@ async fn a_pair_becomes_bound_with_all_its_objects_and_a_second_look_writes_noth
     bench.bound("ns", "a").await;
     eprintln!("bound after {:?}", begun.elapsed());
 
-    bench.api::<StatefulSet>("ns").get("a-worker").await.unwrap();
-    bench.api::<Service>("ns").get("a-worker").await.unwrap();
+    // It is mountable before its workers are set up.
+    wait_for("the StatefulSet", || async { bench.api::<StatefulSet>("ns").get_opt("a-worker").await.unwrap() }).await;
+    wait_for("the Service", || async { bench.api::<Service>("ns").get_opt("a-worker").await.unwrap() }).await;
     bench.api::<ConfigMap>("ns").get("a-members").await.unwrap();
-    bench.api::<ServiceAccount>("ns").get("a-worker").await.unwrap();
-    bench.api::<PodDisruptionBudget>("ns").get("a-worker").await.unwrap();
+    wait_for("the account", || async { bench.api::<ServiceAccount>("ns").get_opt("a-worker").await.unwrap() }).await;
+    wait_for("the budget", || async { bench.api::<PodDisruptionBudget>("ns").get_opt("a-worker").await.unwrap() })
+        .await;
     let worker: Secret = bench.api("ns").get("a-worker").await.unwrap();
     let client: Secret = bench.api("ns").get("a-client").await.unwrap();
     assert_eq!(client.data.clone().unwrap()["client.key"], worker.data.clone().unwrap()["client.key"]);

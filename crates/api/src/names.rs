@@ -7,8 +7,6 @@ pub const FINALIZER: &str = "penstock.dev/protection";
 
 /// On every object of a Dataset: the Dataset's name.
 pub const LABEL_DATASET: &str = "penstock.dev/dataset";
-/// On every object of a CacheRuntime: the runtime's name.
-pub const LABEL_RUNTIME: &str = "penstock.dev/runtime";
 /// Prefix of labels and annotations that users may not set through `podMetadata`.
 pub const RESERVED_LABEL_PREFIXES: [&str; 2] = ["penstock.dev/", "app.kubernetes.io/"];
 /// Prefix of volume names that users may not use in `worker.volumes`.
@@ -20,7 +18,6 @@ pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
 pub const PART_OF: &str = "penstock";
 pub const MANAGED_BY: &str = "penstock-operator";
 pub const COMPONENT_WORKER: &str = "worker";
@@ -41,35 +38,5 @@ pub const ATTRIBUTE_PURPOSE: &str = "purpose";
 /// [`ATTRIBUTE_PURPOSE`] of a worker pod's socket directory.
 pub const PURPOSE_WORKER_SOCKET: &str = "worker-socket";
 
-/// The longest name of a Dataset or CacheRuntime; the names made from it must stay within Kubernetes' limits.
+/// The longest name of a Dataset or CacheRuntime; the names that the operator makes from it must stay within Kubernetes' limits.
 pub const MAX_NAME: usize = 45;
-
-/// StatefulSet, headless Service, Secret, ServiceAccount and PodDisruptionBudget of the workers.
-pub fn worker(name: &str) -> String {
-    format!("{name}-worker")
-}
-
-/// The Service in front of ready workers.
-pub fn cache_service(name: &str) -> String {
-    format!("{name}-cache")
-}
-
-/// The ConfigMap with the member list.
-pub fn members(name: &str) -> String {
-    format!("{name}-members")
-}
-
-/// The Secret with the client key.
-pub fn client(name: &str) -> String {
-    format!("{name}-client")
-}
-
-/// The PersistentVolume of the Dataset with this UID.
-pub fn persistent_volume(uid: &str) -> String {
-    format!("penstock-{uid}")
-}
-
-/// The CSI volume handle; slashes cannot be in any of the parts, so no two Datasets share one.
-pub fn volume_handle(namespace: &str, name: &str, uid: &str) -> String {
-    format!("{namespace}/{name}/{uid}")
-}

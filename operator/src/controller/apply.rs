@@ -1,18 +1,25 @@
 //! Writes objects: server-side apply by one field manager, and only what differs from what is there.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
+use parking_lot::Mutex;
 use penstock_api::names::FIELD_MANAGER;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{metrics::Metrics, names::APPLIED_HASH};
+
+/// No object has this resource version, for the first thing that etcd ever writes gets 2. An apply that expects it makes
+/// the object, and fails with a conflict when there is one of that name: nobody's object is taken over, and no question
+/// has to be asked before.
+const ABSENT: &str = "1";
 
 /// Longer than the API server needs to answer anything here; a request that hangs must not hold a Dataset up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,15 +57,48 @@ impl Error {
     }
 }
 
+/// A watch that is further behind than this has lost an object: it is made again.
+const BEHIND: Duration = Duration::from_secs(10);
+
+/// The objects that were made and may not be in the watches yet.
+#[derive(Debug, Default)]
+pub struct Made(Mutex<HashMap<Key, Instant>>);
+
+/// Kind, namespace (empty for none) and name.
+type Key = (String, String, String);
+
+impl Made {
+    /// Whether the object is only missing because its watch is behind.
+    pub fn is_awaited<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) -> bool {
+        self.0.lock().get(&key::<K>(namespace, name)).is_some_and(|at| at.elapsed() < BEHIND)
+    }
+
+    pub fn forget<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
+        self.0.lock().remove(&key::<K>(namespace, name));
+    }
+
+    fn remember<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
+        let mut made = self.0.lock();
+        made.retain(|_, at| at.elapsed() < BEHIND);
+        made.insert(key::<K>(namespace, name), Instant::now());
+    }
+}
+
+fn key<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Key {
+    (K::kind(&()).into_owned(), namespace.to_owned(), name.to_owned())
+}
+
 #[derive(Clone, Copy)]
 pub struct Applier<'a> {
     pub client: &'a Client,
     pub metrics: &'a Metrics,
+    pub made: &'a Made,
 }
 
 impl Applier<'_> {
-    /// Makes the object what `desired` says. `observed` is what is known to be there, in full or its metadata alone. With
-    /// `expect`, a resource version, the write fails if someone else wrote meanwhile.
+    /// Makes the object what `desired` says. `observed` is what is known to be there, in full or its metadata alone; without
+    /// it the object is made, and that fails ([`Error::is_race`]) if there is one. With `expect`, a resource version, the
+    /// write fails if someone else wrote meanwhile.
     pub async fn ensure<K, O>(
         &self,
         desired: K,
@@ -91,12 +131,16 @@ impl Applier<'_> {
             return Ok(None);
         }
         desired.annotations_mut().insert(APPLIED_HASH.into(), hash);
-        desired.meta_mut().resource_version = expect;
+        desired.meta_mut().resource_version = if observed.is_some() { expect } else { Some(ABSENT.into()) };
         let params = PatchParams::apply(FIELD_MANAGER).force();
         self.metrics.wrote();
         let patch = Patch::Apply(&desired);
         let written = limited(api.patch(&name, &params, &patch)).await;
-        written.map(Some).map_err(|source| error::<K>("apply", &name, source))
+        let written = written.map_err(|source| error::<K>("apply", &name, source))?;
+        if observed.is_none() {
+            self.made.remember::<K>(&written.namespace().unwrap_or_default(), &name);
+        }
+        Ok(Some(written))
     }
 
     /// Deletes an object that is known to be there; that it is gone already is fine.
@@ -139,7 +183,8 @@ impl Applier<'_> {
 }
 
 async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    match tokio::time::timeout(PATIENCE, request).await {
+    // On the heap, for many of these are awaited at once.
+    match tokio::time::timeout(PATIENCE, Box::pin(request)).await {
         Ok(result) => result,
         Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
     }

@@ -31,7 +31,7 @@ pub(super) async fn reconcile(dataset: &Dataset, names: &Names, ctx: &Context) -
     }
     let mut users = dereference::users(ctx, names).await?;
     let observed = dereference::watched(ctx, dataset, names);
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+    let applier = ctx.applier();
     if users.is_empty() {
         if let Some(claim) = &observed.claim {
             delete::<PersistentVolumeClaim>(&applier, names, &claim.name_any()).await?;
@@ -59,13 +59,13 @@ async fn wait(dataset: &Dataset, names: &Names, users: Vec<String>, ctx: &Contex
         Err(Error::Apply(error)) if error.is_terminating() => Pass::default(),
         found => found?,
     };
-    write_status(dataset, names, &Pass { users, ..found }, ctx).await?;
+    write_status(dataset, names, &mut Pass { users, ..found }, ctx).await?;
     Ok(Action::requeue(IN_USE))
 }
 
 /// What goes with the runtime: the workers and what only they need.
 pub(super) async fn of_runtime(names: &Names, seen: &Observed, ctx: &Context) -> Result<(), Error> {
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+    let applier = ctx.applier();
     let worker = names.worker();
     if let Some(statefulset) = &seen.statefulset {
         // Its Secret is not watched, and is there exactly while the StatefulSet is.
@@ -89,7 +89,7 @@ pub(super) async fn of_runtime(names: &Names, seen: &Observed, ctx: &Context) ->
 
 /// What outlives runtimes: the volume and what the mounts know.
 async fn of_dataset(dataset: &Dataset, names: &Names, seen: &Observed, ctx: &Context) -> Result<(), Error> {
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+    let applier = ctx.applier();
     if let (Some(_), Some(volume)) = (&seen.volume, volume_name(dataset)) {
         applier.delete(&Api::<PersistentVolume>::all(ctx.client.clone()), &volume).await?;
     }

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{Api, Resource, ResourceExt, api::PartialObjectMeta};
 use penstock_api::{
     CacheRuntime, Dataset, Reason,
-    names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY, persistent_volume},
+    names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY},
 };
 use penstock_wire::{
     Credential,
@@ -27,7 +27,12 @@ use super::{
     plan::scaling::WorkerSeen,
     validate::{Invalid, SecretData, Secrets, secret_names},
 };
-use crate::{context::Context, names::Names, watches, worker_api::Fleet};
+use crate::{
+    context::Context,
+    names::{Names, persistent_volume},
+    watches,
+    worker_api::Fleet,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,26 +93,53 @@ fn pods(ctx: &Context, names: &Names) -> Vec<(u32, Arc<Pod>)> {
     pods
 }
 
-/// Reads our two Secrets too, and makes sure that no missing object's name is held by someone else.
+/// Reads our two Secrets too, where they can be expected: each is made just before what else it is watched by.
 pub(super) async fn own(ctx: &Context, dataset: &Dataset, names: &Names) -> Result<Observed, Error> {
     let mut seen = watched(ctx, dataset, names);
-    let (worker, cache, members) = (names.worker(), names.cache(), names.members());
-    let (worker_secret, client_secret, ..) = tokio::try_join!(
-        own_secret(ctx, names, worker.clone()),
-        own_secret(ctx, names, names.client_secret()),
-        untaken::<StatefulSet>(ctx, names, &worker, seen.statefulset.is_some()),
-        untaken::<Service>(ctx, names, &worker, seen.headless.is_some()),
-        untaken::<Service>(ctx, names, &cache, seen.cache.is_some()),
-        untaken::<ConfigMap>(ctx, names, &members, seen.members.is_some()),
-        untaken::<ServiceAccount>(ctx, names, &worker, seen.account.is_some()),
-        untaken::<PodDisruptionBudget>(ctx, names, &worker, seen.budget.is_some()),
-        untaken::<PersistentVolumeClaim>(ctx, names, &names.dataset, seen.claim.is_some()),
+    await_made(ctx, dataset, names, &seen)?;
+    let (worker_secret, client_secret) = tokio::try_join!(
+        own_secret(ctx, names, names.worker(), seen.statefulset.is_some()),
+        own_secret(ctx, names, names.client_secret(), seen.claim.is_some()),
     )?;
     (seen.worker_secret, seen.client_secret) = (worker_secret, client_secret);
     Ok(seen)
 }
 
-async fn own_secret(ctx: &Context, names: &Names, name: String) -> Result<Option<Arc<Secret>>, Error> {
+/// [`Error::Lagging`] while something that was just made has not been seen.
+fn await_made(ctx: &Context, dataset: &Dataset, names: &Names, seen: &Observed) -> Result<(), Error> {
+    let (worker, ns) = (names.worker(), &names.namespace);
+    let volume = persistent_volume(&dataset.uid().unwrap_or_default());
+    awaited::<StatefulSet>(ctx, ns, &worker, seen.statefulset.is_some())?;
+    awaited::<Service>(ctx, ns, &worker, seen.headless.is_some())?;
+    awaited::<Service>(ctx, ns, &names.cache(), seen.cache.is_some())?;
+    awaited::<ConfigMap>(ctx, ns, &names.members(), seen.members.is_some())?;
+    awaited::<ServiceAccount>(ctx, ns, &worker, seen.account.is_some())?;
+    awaited::<PodDisruptionBudget>(ctx, ns, &worker, seen.budget.is_some())?;
+    awaited::<PersistentVolumeClaim>(ctx, ns, &names.dataset, seen.claim.is_some())?;
+    awaited::<PersistentVolume>(ctx, "", &volume, seen.volume.is_some())
+}
+
+fn awaited<K>(ctx: &Context, namespace: &str, name: &str, is_seen: bool) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()>,
+{
+    if is_seen {
+        ctx.made.forget::<K>(namespace, name);
+    } else if ctx.made.is_awaited::<K>(namespace, name) {
+        return Err(Error::Lagging { kind: K::kind(&()).into_owned(), name: name.to_owned() });
+    }
+    Ok(())
+}
+
+async fn own_secret(
+    ctx: &Context,
+    names: &Names,
+    name: String,
+    is_expected: bool,
+) -> Result<Option<Arc<Secret>>, Error> {
+    if !is_expected {
+        return Ok(ctx.secrets.peek(&names.namespace, &name));
+    }
     let found = read_secret(ctx, names, &name).await?;
     if let Some(secret) = &found
         && !is_ours(secret.as_ref(), names)
@@ -117,8 +149,27 @@ async fn own_secret(ctx: &Context, names: &Names, name: String) -> Result<Option
     Ok(found)
 }
 
+/// Why an object that was not seen could not be made: [`Error::Taken`] when its name is someone else's,
+/// [`Error::Lagging`] when it is ours after all.
+pub(super) async fn find_taken(ctx: &Context, names: &Names, seen: &Observed) -> Result<(), Error> {
+    let (worker, cache, members) = (names.worker(), names.cache(), names.members());
+    let client = names.client_secret();
+    tokio::try_join!(
+        untaken::<StatefulSet>(ctx, names, &worker, seen.statefulset.is_some()),
+        untaken::<Service>(ctx, names, &worker, seen.headless.is_some()),
+        untaken::<Service>(ctx, names, &cache, seen.cache.is_some()),
+        untaken::<ConfigMap>(ctx, names, &members, seen.members.is_some()),
+        untaken::<ServiceAccount>(ctx, names, &worker, seen.account.is_some()),
+        untaken::<PodDisruptionBudget>(ctx, names, &worker, seen.budget.is_some()),
+        untaken::<PersistentVolumeClaim>(ctx, names, &names.dataset, seen.claim.is_some()),
+        own_secret(ctx, names, worker.clone(), seen.worker_secret.is_none()),
+        own_secret(ctx, names, client, seen.client_secret.is_none()),
+    )
+    .map(drop)
+}
+
 async fn read_secret(ctx: &Context, names: &Names, name: &str) -> Result<Option<Arc<Secret>>, Error> {
-    let found = ctx.secrets.get(&ctx.client, &names.namespace, name).await;
+    let found = Box::pin(ctx.secrets.get(&ctx.client, &names.namespace, name)).await;
     found.map_err(|source| Error::Read { kind: "Secret".into(), name: name.to_owned(), source })
 }
 
@@ -149,7 +200,7 @@ where
     }
     let api = Api::<K>::namespaced(ctx.client.clone(), &names.namespace);
     let kind = || K::kind(&()).into_owned();
-    match api.get_metadata_opt(name).await {
+    match Box::pin(api.get_metadata_opt(name)).await {
         Ok(None) => Ok(()),
         Ok(Some(found)) if is_ours(&found, names) => Err(Error::Lagging { kind: kind(), name: name.to_owned() }),
         Ok(Some(_)) => Err(taken::<K>(name, names)),

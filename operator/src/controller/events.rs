@@ -2,7 +2,12 @@
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::runtime::events::{Event, EventType, Recorder};
-use penstock_api::Reason;
+use penstock_api::{Reason, human_bytes};
+
+use super::plan::scaling::Step;
+
+/// Type, reason, and what to tell.
+type News = (EventType, String, String);
 
 /// Reasons for a condition to be False that are part of a normal life.
 const BENIGN: [Reason; 7] = [
@@ -16,8 +21,8 @@ const BENIGN: [Reason; 7] = [
 ];
 
 /// What is worth an Event between two sets of conditions.
-pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<(EventType, String, String)> {
-    let mut events: Vec<(EventType, String, String)> = Vec::new();
+pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<News> {
+    let mut events: Vec<News> = Vec::new();
     for condition in new {
         let before = old.iter().find(|c| c.type_ == condition.type_);
         if before.is_some_and(|b| b.status == condition.status && b.reason == condition.reason) {
@@ -26,11 +31,7 @@ pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<(EventTyp
         let benign = BENIGN.iter().any(|reason| condition.reason == reason.as_ref());
         let news = match condition.status.as_str() {
             // Good news at the start are no news, but for the one that users wait for.
-            "True" => {
-                before.is_some_and(|b| b.status == "False")
-                    || condition.type_ == "Bound"
-                    || condition.reason == "Draining"
-            }
+            "True" => before.is_some_and(|b| b.status == "False") || condition.type_ == "Bound",
             "False" => !benign || before.is_some_and(|b| b.status == "True"),
             _ => false,
         };
@@ -44,8 +45,38 @@ pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<(EventTyp
     events
 }
 
+/// What is worth an Event about the number of workers. `was_draining` tells what the last status said.
+pub(super) fn scaling(was_draining: bool, wanted: u32, step: &Step) -> Option<News> {
+    let news = |type_, reason: &str, note: String| Some((type_, reason.to_owned(), note));
+    match step {
+        Step::Steady => None,
+        Step::ScalingOut { from } => news(
+            EventType::Normal,
+            "ScalingOut",
+            format!("from {from} workers to {wanted}; new ones join once they are ready"),
+        ),
+        Step::Draining { .. } if was_draining => None,
+        Step::Draining { left_bytes } => {
+            let note = format!(
+                "to {wanted} workers; the leaving ones hand over {} first, and serve meanwhile",
+                human_bytes(*left_bytes)
+            );
+            news(EventType::Normal, "Draining", note)
+        }
+        Step::Drained => news(EventType::Normal, "Drained", format!("the leaving workers go; {wanted} stay")),
+        Step::TimedOut { left_bytes } => {
+            let note = format!(
+                "the leaving workers go, although they still hold {} that others will fetch from the UFS: \
+                 spec.drainTimeoutSeconds is over; raise it to wait longer",
+                human_bytes(*left_bytes)
+            );
+            news(EventType::Warning, "DrainTimedOut", note)
+        }
+    }
+}
+
 /// Publishes in the background: an Event that is lost, as in a namespace that is going, changes nothing.
-pub(super) fn publish(recorder: &Recorder, regarding: ObjectReference, events: Vec<(EventType, String, String)>) {
+pub(super) fn publish(recorder: &Recorder, regarding: ObjectReference, events: Vec<News>) {
     if events.is_empty() {
         return;
     }
@@ -77,6 +108,20 @@ mod tests {
             message: "m".into(),
             observed_generation: None,
             last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn each_step_of_scaling_is_told_once() {
+        for (was_draining, step, reason) in [
+            (false, Step::Steady, None),
+            (false, Step::ScalingOut { from: 1 }, Some("ScalingOut")),
+            (false, Step::Draining { left_bytes: 5 }, Some("Draining")),
+            (true, Step::Draining { left_bytes: 5 }, None),
+            (true, Step::Drained, Some("Drained")),
+            (true, Step::TimedOut { left_bytes: 5 }, Some("DrainTimedOut")),
+        ] {
+            assert_eq!(scaling(was_draining, 2, &step).map(|(_, reason, _)| reason).as_deref(), reason, "{step:?}");
         }
     }
 

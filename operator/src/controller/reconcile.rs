@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret};
 use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use penstock_api::{
-    CacheRuntime, Dataset, Reason,
-    names::{ANNOTATION_CONFIG_HASH, FINALIZER, persistent_volume},
+    CacheRuntime, ConditionType, Dataset, DatasetStatus, Reason,
+    condition::is_true,
+    names::{ANNOTATION_CONFIG_HASH, FINALIZER},
 };
 use penstock_wire::{Credential, CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
@@ -19,12 +20,12 @@ use super::{
     dereference::{self, Observed},
     events,
     plan::{self, Keys, scaling},
-    status::{self, View},
+    status::{self, PodTrouble, View},
     validate::{self, Invalid, Secrets, ValidDataset, ValidRuntime},
 };
 use crate::{
     context::Context,
-    names::{DRAIN_STARTED, Names},
+    names::{DRAIN_STARTED, Names, persistent_volume},
     worker_api::Fleet,
 };
 
@@ -83,6 +84,8 @@ pub(super) struct Pass {
     pub(super) workers: Vec<scaling::WorkerSeen>,
     pub(super) pods: Vec<Arc<Pod>>,
     pub(super) users: Vec<String>,
+    /// The Dataset's status, where this pass wrote it already.
+    pub(super) written: Option<DatasetStatus>,
 }
 
 pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -90,8 +93,8 @@ pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Resul
     if dataset.metadata.deletion_timestamp.is_some() {
         return deletion::reconcile(&dataset, &names, &ctx).await;
     }
-    let pass = pass(&dataset, &names, &ctx).await?;
-    write_status(&dataset, &names, &pass, &ctx).await?;
+    let mut pass = pass(&dataset, &names, &ctx).await?;
+    write_status(&dataset, &names, &mut pass, &ctx).await?;
     Ok(Action::requeue(pass.pause()))
 }
 
@@ -210,14 +213,17 @@ async fn set_up(
         scaling: &scaling,
         default_image: &ctx.worker_image,
     };
-    match apply_all(&blueprint, observed, ctx).await {
+    match apply_all(&blueprint, observed, pass, ctx).await {
         Err(error) if error.is_refusal() => {
             pass.problem =
                 Some(Invalid::new(Reason::ApplyFailed, format!("the API server refuses an object: {error}")));
         }
+        Err(error) if error.is_race() => match dereference::find_taken(ctx, &valid.names, observed).await {
+            Err(dereference::Error::Taken(problem)) => pass.problem = Some(problem),
+            _ => return Err(error.into()),
+        },
         Err(error) => return Err(error.into()),
-        Ok(bound) => {
-            pass.bound = bound;
+        Ok(()) => {
             refresh_pods(&files.hash(), observed, ctx).await?;
             tell_workers(&Fleet { dataset: valid.names.id(), peer_key: keys.peer.clone() }, &scaling, pass, ctx).await;
         }
@@ -248,41 +254,57 @@ fn scaling(
     scaling::decide(&scene, |ordinal| valid.names.worker_pod(ordinal))
 }
 
-/// First what others refer to, all at once; then the volume (which names the Service's address and the claim's UID) and
-/// the workers (whose pods mount the Secret and the `ConfigMap`). Returns whether the volume is bound to the claim.
-async fn apply_all(b: &Blueprint<'_>, seen: &Observed, ctx: &Context) -> Result<bool, apply::Error> {
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+/// First all that a mount needs, and word of it; then the workers.
+async fn apply_all(b: &Blueprint<'_>, seen: &Observed, pass: &mut Pass, ctx: &Context) -> Result<(), apply::Error> {
     // The finalizer comes before anything that it is to clean up.
-    finalize(b.dataset, &applier).await?;
+    finalize(b.dataset, &ctx.applier()).await?;
+    pass.bound = Box::pin(apply_volume(b, seen, ctx)).await?;
+    let known = b.dataset.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Bound));
+    if pass.bound && !known {
+        write_dataset_status(b.dataset, &b.valid.names, pass, ctx).await?;
+    }
+    Box::pin(apply_workers(b, seen, ctx)).await
+}
+
+/// What others refer to, all at once; then the volume, which names the Service's address and the claim's UID. Returns
+/// whether the volume is bound to the claim.
+async fn apply_volume(b: &Blueprint<'_>, seen: &Observed, ctx: &Context) -> Result<bool, apply::Error> {
+    let applier = ctx.applier();
     let endpoint = seen.volume.as_ref().and_then(|v| address_of(v));
     // Two lists must never have one number: the write fails if the list that it follows is not the newest.
     let expect = seen.members.as_ref().and_then(|m| m.resource_version());
-    let (cache, claim, worker_secret, client_secret, ..) = tokio::try_join!(
+    let (cache, claim, ..) = tokio::try_join!(
         applier.ensure(build::cache_service(b, endpoint), seen.cache.as_deref(), None),
         applier.ensure(build::claim(b), seen.claim.as_deref(), None),
-        applier.ensure(build::worker_secret(b), seen.worker_secret.as_deref(), None),
-        applier.ensure(build::client_secret(b), seen.client_secret.as_deref(), None),
+        apply_secret(build::worker_secret(b), seen.worker_secret.as_deref(), ctx),
+        apply_secret(build::client_secret(b), seen.client_secret.as_deref(), ctx),
         applier.ensure(build::members(b), seen.members.as_deref(), expect),
-        applier.ensure(build::headless_service(b), seen.headless.as_deref(), None),
-        applier.ensure(build::service_account(b), seen.account.as_deref(), None),
-        applier.ensure(build::budget(b), seen.budget.as_deref(), None),
     )?;
-    for secret in [worker_secret, client_secret].into_iter().flatten() {
-        ctx.secrets.put(secret);
-    }
     let cache = cache.as_ref().or(seen.cache.as_deref());
     let claim = claim.as_ref().or(seen.claim.as_deref());
     let address = cache.and_then(|s| s.spec.as_ref()?.cluster_ip.as_deref());
-    let volume = async {
-        let (Some(address), Some(claim)) = (address, claim) else { return Ok(false) };
-        let uid = claim.uid().unwrap_or_default();
-        let volume = build::persistent_volume(b, address, &uid, seen.volume.as_deref());
-        let written = applier.ensure_in(&Api::all(ctx.client.clone()), volume, seen.volume.as_deref(), None).await?;
-        Ok(written.as_ref().or(seen.volume.as_deref()).is_some_and(|volume| build::is_bound(claim, volume)))
-    };
-    let workers = applier.ensure(build::statefulset(b), seen.statefulset.as_deref(), None);
-    let (bound, _) = tokio::try_join!(volume, workers)?;
-    Ok(bound)
+    let (Some(address), Some(claim)) = (address, claim) else { return Ok(false) };
+    let volume = build::persistent_volume(b, address, &claim.uid().unwrap_or_default(), seen.volume.as_deref());
+    let written = applier.ensure_in(&Api::all(ctx.client.clone()), volume, seen.volume.as_deref(), None).await?;
+    Ok(written.as_ref().or(seen.volume.as_deref()).is_some_and(|volume| build::is_bound(claim, volume)))
+}
+
+async fn apply_secret(desired: Secret, seen: Option<&Secret>, ctx: &Context) -> Result<(), apply::Error> {
+    if let Some(written) = ctx.applier().ensure(desired, seen, None).await? {
+        ctx.secrets.put(written);
+    }
+    Ok(())
+}
+
+async fn apply_workers(b: &Blueprint<'_>, seen: &Observed, ctx: &Context) -> Result<(), apply::Error> {
+    let applier = ctx.applier();
+    let all = tokio::try_join!(
+        applier.ensure(build::headless_service(b), seen.headless.as_deref(), None),
+        applier.ensure(build::service_account(b), seen.account.as_deref(), None),
+        applier.ensure(build::budget(b), seen.budget.as_deref(), None),
+        applier.ensure(build::statefulset(b), seen.statefulset.as_deref(), None),
+    );
+    all.map(drop)
 }
 
 /// The address that the volume sends mounts to.
@@ -303,7 +325,7 @@ async fn finalize(dataset: &Dataset, applier: &Applier<'_>) -> Result<(), apply:
 /// A worker re-reads its configuration when the projected volume changes, and the kubelet refreshes that at once when
 /// the pod changes.
 async fn refresh_pods(hash: &str, observed: &Observed, ctx: &Context) -> Result<(), apply::Error> {
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+    let applier = ctx.applier();
     for (_, pod) in &observed.pods {
         let known = pod.annotations().get(ANNOTATION_CONFIG_HASH).map(String::as_str);
         if known == Some(hash) || pod.metadata.deletion_timestamp.is_some() {
@@ -337,14 +359,8 @@ async fn tell_workers(fleet: &Fleet, scaling: &scaling::Scaling, pass: &Pass, ct
     futures::future::join_all(pass.workers.iter().cloned().map(tell)).await;
 }
 
-pub(super) async fn write_status(
-    dataset: &Dataset,
-    names: &Names,
-    pass: &Pass,
-    ctx: &Context,
-) -> Result<(), apply::Error> {
-    let trouble = pass.pods.iter().find_map(|pod| status::pod_trouble(pod));
-    let view = View {
+fn view<'a>(dataset: &'a Dataset, names: &'a Names, pass: &'a Pass, trouble: Option<&'a PodTrouble>) -> View<'a> {
+    View {
         names,
         dataset,
         runtime: pass.runtime.as_deref(),
@@ -353,31 +369,48 @@ pub(super) async fn write_status(
         bound: pass.bound,
         scaling: pass.scaling.as_ref(),
         workers: &pass.workers,
-        trouble: trouble.as_ref(),
+        trouble,
         users: &pass.users,
-    };
-    let now = Timestamp::now();
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
-    let (new, old) = (status::dataset(&view, now), dataset.status.clone().unwrap_or_default());
-    let of_dataset = async {
-        if new != old {
-            let api = Api::<Dataset>::namespaced(ctx.client.clone(), &names.namespace);
-            applier.status(&api, &names.dataset, &new).await?;
-            events::publish(
-                &ctx.recorder,
-                dataset.object_ref(&()),
-                events::transitions(&old.conditions, &new.conditions),
-            );
-        }
-        Ok(())
-    };
+    }
+}
+
+pub(super) async fn write_status(
+    dataset: &Dataset,
+    names: &Names,
+    pass: &mut Pass,
+    ctx: &Context,
+) -> Result<(), apply::Error> {
+    let trouble = pass.pods.iter().find_map(|pod| status::pod_trouble(pod));
+    let of_runtime = status::runtime(&view(dataset, names, pass, trouble.as_ref()), Timestamp::now());
+    let runtime = pass.runtime.clone();
+    let step = pass.scaling.as_ref().filter(|_| pass.problem.is_none()).map(|scaling| scaling.step.clone());
     let of_runtime = async {
-        match (pass.runtime.as_deref(), status::runtime(&view, now)) {
-            (Some(runtime), Some(new)) => write_runtime_status(runtime, &new, ctx).await,
-            _ => Ok(()),
-        }
+        let (Some(runtime), Some(new)) = (runtime.as_deref(), of_runtime) else { return Ok(()) };
+        let was_draining = runtime.status.as_ref().is_some_and(|status| !status.draining.is_empty());
+        let news = step.and_then(|step| events::scaling(was_draining, runtime.spec.replicas, &step));
+        events::publish(&ctx.recorder, runtime.object_ref(&()), news.into_iter().collect());
+        write_runtime_status(runtime, &new, ctx).await
     };
-    tokio::try_join!(of_dataset, of_runtime).map(drop)
+    tokio::try_join!(write_dataset_status(dataset, names, pass, ctx), of_runtime).map(drop)
+}
+
+async fn write_dataset_status(
+    dataset: &Dataset,
+    names: &Names,
+    pass: &mut Pass,
+    ctx: &Context,
+) -> Result<(), apply::Error> {
+    let trouble = pass.pods.iter().find_map(|pod| status::pod_trouble(pod));
+    let new = status::dataset(&view(dataset, names, pass, trouble.as_ref()), Timestamp::now());
+    let old = pass.written.take().or_else(|| dataset.status.clone()).unwrap_or_default();
+    if new != old {
+        let api = Api::<Dataset>::namespaced(ctx.client.clone(), &names.namespace);
+        ctx.applier().status(&api, &names.dataset, &new).await?;
+        let news = events::transitions(&old.conditions, &new.conditions);
+        events::publish(&ctx.recorder, dataset.object_ref(&()), news);
+    }
+    pass.written = Some(new);
+    Ok(())
 }
 
 pub(super) async fn write_runtime_status(
@@ -389,7 +422,7 @@ pub(super) async fn write_runtime_status(
     if *new == old {
         return Ok(());
     }
-    let applier = Applier { client: &ctx.client, metrics: &ctx.metrics };
+    let applier = ctx.applier();
     let api = Api::<CacheRuntime>::namespaced(ctx.client.clone(), &runtime.namespace().unwrap_or_default());
     applier.status(&api, &runtime.name_any(), new).await?;
     events::publish(&ctx.recorder, runtime.object_ref(&()), events::transitions(&old.conditions, &new.conditions));

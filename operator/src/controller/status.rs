@@ -146,10 +146,9 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
     let (ready, wanted) = (view.ready(), view.wanted());
     let phase = match view.problem {
         Some(problem) if !problem.is_missing() => CacheRuntimePhase::Failed,
-        Some(_) => CacheRuntimePhase::Pending,
         None if ready >= wanted => CacheRuntimePhase::Ready,
         None if ready > 0 => CacheRuntimePhase::PartialReady,
-        None => CacheRuntimePhase::Pending,
+        Some(_) | None => CacheRuntimePhase::Pending,
     };
     let status = CacheRuntimeStatus {
         observed_generation: generation,

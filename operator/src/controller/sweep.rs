@@ -5,14 +5,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt, runtime::reflector::Store};
-use penstock_api::{
-    Dataset,
-    names::{LABEL_DATASET, persistent_volume},
-};
+use penstock_api::{Dataset, names::LABEL_DATASET};
 use serde::de::DeserializeOwned;
 
-use super::apply::{self, Applier};
-use crate::{context::Context, names::Names, watches};
+use super::apply;
+use crate::{
+    context::Context,
+    names::{Names, persistent_volume},
+    watches,
+};
 
 const PERIOD: Duration = Duration::from_mins(1);
 /// The stores follow separate watches: an object of a Dataset that is just being made gets time to be seen.
@@ -52,7 +53,7 @@ where
         }
         tracing::info!(kind = %K::kind(&()), name = object.name_any(), dataset = names.id(), "removing an orphan");
         let api = Api::<K>::namespaced(ctx.client.clone(), &names.namespace);
-        Applier { client: &ctx.client, metrics: &ctx.metrics }.delete(&api, &object.name_any()).await?;
+        ctx.applier().delete(&api, &object.name_any()).await?;
     }
     Ok(())
 }
@@ -68,9 +69,7 @@ async fn volumes(ctx: &Context) -> Result<(), apply::Error> {
         }
         tracing::info!(name, "removing the volume of a Dataset that is gone");
         let api = Api::all(ctx.client.clone());
-        Applier { client: &ctx.client, metrics: &ctx.metrics }
-            .delete::<k8s_openapi::api::core::v1::PersistentVolume>(&api, &name)
-            .await?;
+        ctx.applier().delete::<k8s_openapi::api::core::v1::PersistentVolume>(&api, &name).await?;
     }
     Ok(())
 }

@@ -8,14 +8,11 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{ResourceExt, api::ObjectMeta};
-use penstock_api::names::{
-    ATTRIBUTE_DATASET, ATTRIBUTE_ENDPOINT, ATTRIBUTE_READAHEAD, CSI_DRIVER, persistent_volume as volume_name,
-    volume_handle,
-};
+use penstock_api::names::{ATTRIBUTE_DATASET, ATTRIBUTE_ENDPOINT, ATTRIBUTE_READAHEAD, CSI_DRIVER};
 use penstock_wire::config::WIRE_PORT;
 
 use super::Blueprint;
-use crate::names::{NAMESPACE_LABEL, VOLUME};
+use crate::names::{NAMESPACE_LABEL, VOLUME, persistent_volume as volume_name};
 
 /// The size that volume and claim agree on. Nothing measures it: a Dataset is as big as its UFS.
 const CAPACITY: &str = "1Pi";
@@ -100,7 +97,7 @@ fn source(blueprint: &Blueprint<'_>, address: &str) -> CSIPersistentVolumeSource
     let secret = SecretReference { name: Some(names.client_secret()), namespace: Some(names.namespace.clone()) };
     CSIPersistentVolumeSource {
         driver: CSI_DRIVER.into(),
-        volume_handle: volume_handle(&names.namespace, &names.dataset, &blueprint.uid()),
+        volume_handle: names.volume_handle(&blueprint.uid()),
         volume_attributes: Some(attributes),
         // At each publish too: a plugin that has lost a mount makes it anew without asking for another stage.
         node_publish_secret_ref: Some(secret.clone()),

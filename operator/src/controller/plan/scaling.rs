@@ -154,7 +154,7 @@ mod tests {
             workers,
             weight: 10,
             drain_started: None,
-            drain_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_mins(1),
             now: 1000,
         }
     }

@@ -121,7 +121,7 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     }
     match view.trouble {
         Some(trouble) => {
-            let memory = view.valid_runtime.map_or(0, |runtime| runtime.memory());
+            let memory = view.valid_runtime.map_or(0, crate::controller::validate::ValidRuntime::memory);
             let message = if trouble.lacks_memory && memory > 0 {
                 format!(
                     "{}; the quotas of the MEM levels in spec.tieredStore are {} ({memory} bytes) for each worker: lower \

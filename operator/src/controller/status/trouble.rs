@@ -13,12 +13,6 @@ pub struct PodTrouble {
     pub lacks_memory: bool,
 }
 
-impl PodTrouble {
-    fn new(reason: Reason, message: String) -> Option<Self> {
-        Some(Self { reason, message, lacks_memory: false })
-    }
-}
-
 /// `None` for a pod that serves, or that has nothing to complain about yet.
 pub fn pod_trouble(pod: &Pod) -> Option<PodTrouble> {
     let status = pod.status.as_ref()?;
@@ -44,20 +38,21 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<PodTroubl
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let why = waiting.message.clone().unwrap_or_default();
     let image = &container.image;
-    match waiting.reason.as_deref()? {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => PodTrouble::new(
+    let (reason, message) = match waiting.reason.as_deref()? {
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => (
             Reason::ImageUnavailable,
             format!("image '{image}' of worker {pod} cannot be had: {why}; mend spec.worker.image"),
         ),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            PodTrouble::new(Reason::WorkerCrashing, cannot_start(pod, image, &why))
+            (Reason::WorkerCrashing, cannot_start(pod, image, &why))
         }
         "CrashLoopBackOff" => {
             let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-            PodTrouble::new(Reason::WorkerCrashing, crashing(pod, image, last))
+            (Reason::WorkerCrashing, crashing(pod, image, last))
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(PodTrouble { reason, message, lacks_memory: false })
 }
 
 fn cannot_start(pod: &str, image: &str, why: &str) -> String {
@@ -87,17 +82,17 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "a-worker-0"}, "status": status})).unwrap()
     }
 
-    fn waiting(reason: &str, last: Value) -> Pod {
+    fn waiting(reason: &str, last: &Value) -> Pod {
         let state = json!({"waiting": {"reason": reason, "message": "why"}});
         let container = json!({
             "name": "worker", "image": "img:1", "imageID": "", "ready": false, "restartCount": 0,
             "state": state, "lastState": {"terminated": last}
         });
-        pod(json!({"containerStatuses": [container]}))
+        pod(&json!({"containerStatuses": [container]}))
     }
 
     #[test]
@@ -107,21 +102,21 @@ mod tests {
             "message": "0/3 nodes are available: 3 Insufficient memory."
         }]});
         for (pod, reason, words) in [
-            (pod(unscheduled), Reason::Unschedulable, ["a-worker-0", "Insufficient memory"]),
-            (waiting("ErrImagePull", Value::Null), Reason::ImageUnavailable, ["'img:1'", "spec.worker.image"]),
-            (waiting("RunContainerError", Value::Null), Reason::WorkerCrashing, ["'img:1'", "why"]),
+            (pod(&unscheduled), Reason::Unschedulable, ["a-worker-0", "Insufficient memory"]),
+            (waiting("ErrImagePull", &Value::Null), Reason::ImageUnavailable, ["'img:1'", "spec.worker.image"]),
+            (waiting("RunContainerError", &Value::Null), Reason::WorkerCrashing, ["'img:1'", "why"]),
             (
-                waiting("CrashLoopBackOff", json!({"exitCode": 128, "reason": "StartError", "message": "no program"})),
+                waiting("CrashLoopBackOff", &json!({"exitCode": 128, "reason": "StartError", "message": "no program"})),
                 Reason::WorkerCrashing,
                 ["'img:1'", "no program"],
             ),
             (
-                waiting("CrashLoopBackOff", json!({"exitCode": 137, "reason": "OOMKilled"})),
+                waiting("CrashLoopBackOff", &json!({"exitCode": 137, "reason": "OOMKilled"})),
                 Reason::WorkerCrashing,
                 ["want of memory", "limits.memory"],
             ),
             (
-                waiting("CrashLoopBackOff", json!({"exitCode": 3, "reason": "Error"})),
+                waiting("CrashLoopBackOff", &json!({"exitCode": 3, "reason": "Error"})),
                 Reason::WorkerCrashing,
                 ["exit code 3", "logs"],
             ),
@@ -131,6 +126,6 @@ mod tests {
             assert!(words.iter().all(|word| trouble.message.contains(word)), "{}", trouble.message);
             assert_eq!(trouble.lacks_memory, reason == Reason::Unschedulable);
         }
-        assert_eq!(pod_trouble(&waiting("ContainerCreating", Value::Null)), None);
+        assert_eq!(pod_trouble(&waiting("ContainerCreating", &Value::Null)), None);
     }
 }
