@@ -1,5 +1,8 @@
 //! `Dataset`: a tree of files that live in one or more under file systems.
 
+// One of clippy's rules takes the columns' equal keys for mistakes.
+#![allow(clippy::duplicated_attributes)]
+
 mod status;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -154,11 +157,13 @@ pub struct Mount {
     #[serde(default)]
     pub shared: bool,
 
-    /// Options of the UFS, not secret. For s3: `endpoint`, `region`, `pathStyle`, `anonymous`.
+    /// Options of the UFS, not secret. For s3: `endpoint`, `region`, `path-style`,
+    /// `anonymous`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 
-    /// Options of the UFS whose values are in Secrets. For s3: `accessKeyId`, `secretAccessKey`, `sessionToken`.
+    /// Options of the UFS whose values are in Secrets. For s3: `access-key`, `secret-key`,
+    /// `session-token`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub encrypt_options: Vec<EncryptOption>,

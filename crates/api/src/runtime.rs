@@ -1,5 +1,8 @@
 //! `CacheRuntime`: the workers that cache a Dataset.
 
+// One of clippy's rules takes the columns' equal keys for mistakes.
+#![allow(clippy::duplicated_attributes)]
+
 mod status;
 
 use std::collections::BTreeMap;

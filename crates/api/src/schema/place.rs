@@ -23,7 +23,7 @@ pub(super) fn at<'a>(schema: &'a mut Value, path: &str) -> &'a mut Map<String, V
 /// A CEL rule.
 pub(super) struct Rule {
     /// What must hold.
-    pub(super) rule: String,
+    pub(super) expression: String,
     /// An expression that gives the message: field, value, mend.
     pub(super) message: String,
     /// The field below the rule's place that is to blame.
@@ -32,7 +32,7 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn new(rule: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { rule: rule.into(), message: message.into(), field: None }
+        Self { expression: rule.into(), message: message.into(), field: None }
     }
 
     pub(super) fn blames(mut self, field: &'static str) -> Self {
@@ -46,7 +46,7 @@ pub(super) fn add_rules(schema: &mut Value, path: &str, rules: impl IntoIterator
     let place = at(schema, path);
     let list = place.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
     for rule in rules {
-        let mut entry = json!({ "rule": one_line(&rule.rule), "messageExpression": one_line(&rule.message) });
+        let mut entry = json!({ "rule": one_line(&rule.expression), "messageExpression": one_line(&rule.message) });
         if let Some(field) = rule.field {
             entry["fieldPath"] = json!(field);
         }

@@ -92,7 +92,7 @@ fn mount(schema: &mut Value) {
 fn mount_point(schema: &mut Value) {
     let known: Vec<String> = SCHEMES.iter().map(|scheme| format!("self.startsWith('{}')", scheme.prefix)).collect();
     let examples: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.example).collect();
-    let scheme = Rule::new(
+    let known_scheme = Rule::new(
         known.join(" || "),
         format!("\"mountPoint '\" + self + \"' has a scheme that is not supported; write {}\"", examples.join(" or ")),
     );
@@ -106,7 +106,7 @@ fn mount_point(schema: &mut Value) {
         "\"mountPoint '\" + self + \"' is not an absolute path without '.' and '..'; write local:/// and the path, as in \
          local:///data/prices\"",
     );
-    add_rules(schema, "spec.mounts[].mountPoint", [scheme, bucket, local]);
+    add_rules(schema, "spec.mounts[].mountPoint", [known_scheme, bucket, local]);
 }
 
 fn consistency(schema: &mut Value) {
