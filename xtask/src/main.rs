@@ -1,5 +1,6 @@
 //! The developer's commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod check;
 mod cluster;
 mod crds;
@@ -29,6 +30,8 @@ enum Command {
     /// A real multi-node Kubernetes on this machine, for use by hand.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Figures, measured on real servers with release builds; written to target/bench/SUITE.json.
+    Bench(bench::Options),
     /// Write crds/ and the chart's copy of it from the types in crates/api.
     Crds,
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(options) => test::run(&options),
         Command::E2e(options) => test::e2e(&options),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Bench(options) => bench::run(&options),
         Command::Crds => crds::write(),
     }
 }

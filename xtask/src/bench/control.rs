@@ -1,0 +1,200 @@
+//! How soon Datasets can be mounted: the operator as its real process on a real control plane.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use penstock_api::{CacheRuntime, Dataset};
+use penstock_testkit::{
+    control_plane::{ControlPlane, ControlPlaneOptions},
+    process::{ChildGuard, Spawn, free_port},
+};
+use serde_json::{Value, json};
+
+use super::{Better, Case, csi, median};
+use crate::run::{cargo, root};
+
+/// Pairs of the large case.
+const MANY: usize = 300;
+/// Users apply at most so many at once.
+const APPLIERS: usize = 16;
+const PATIENCE: Duration = Duration::from_mins(3);
+
+pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
+    let packages = ["penstock-operator", "penstock-worker", "penstock-mount"];
+    let args: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
+    cargo("build", &[&["build", "--release"], &args[..]].concat())?;
+    let runs = if quick { 1 } else { 3 };
+    let mut one = Vec::new();
+    let (mut many, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        // A plane of its own each time: what an earlier run left to the controllers is not measured.
+        let bench = Bench::start().await?;
+        for index in 0..if quick { 3 } else { 5 } {
+            one.push(bench.one(index).await?);
+        }
+        many.push(bench.many().await?);
+        memory.push(bench.operator_megabytes()?);
+        bare.push(bench.bare_writes().await?);
+    }
+    let mounts = csi::first_publishes(if quick { 3 } else { 7 }).await?;
+    let case = |case, unit, values, limit: Option<Vec<f64>>, goal| Case {
+        case,
+        unit,
+        ours: median(values),
+        limit: limit.map(median),
+        peers: BTreeMap::new(),
+        better: Better::Lower,
+        goal,
+    };
+    Ok(vec![
+        case("control-one", "s", one, None, 0.5),
+        case("control-300", "s", many, Some(bare), 5.0),
+        case("control-memory", "MB", memory, None, 60.0),
+        case("control-mount", "s", mounts, None, 0.5),
+    ])
+}
+
+/// A control plane with the operator on it.
+struct Bench {
+    client: Client,
+    // Ends before the control plane.
+    operator: ChildGuard,
+    _plane: ControlPlane,
+}
+
+impl Bench {
+    async fn start() -> anyhow::Result<Self> {
+        let options = ControlPlaneOptions { controller_manager: true, ..ControlPlaneOptions::default() };
+        let plane = ControlPlane::start_with(options).await?;
+        plane.install_crds(root().join("crds")).await?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        // Another build of the operator, to compare designs.
+        let program = std::env::var_os("PENSTOCK_BENCH_OPERATOR")
+            .map_or_else(|| root().join("target/release/penstock-operator"), Into::into);
+        let operator = Spawn::new(program, plane.folder().join("logs/operator.log"))
+            .args(["--worker-image", "penstock:bench", "--namespace", "default", "--http-addr", &address])
+            .env("KUBECONFIG", plane.kubeconfig())
+            .start()?;
+        let bench = Self { client: plane.client(), operator, _plane: plane };
+        bench.namespace("warm").await?;
+        // The operator leads and its watches stand once the first pair is bound.
+        bench.bind("warm", &["warm".to_owned()]).await?;
+        Ok(bench)
+    }
+
+    async fn namespace(&self, name: &str) -> anyhow::Result<()> {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let params = PatchParams::apply("user");
+        Api::<Namespace>::all(self.client.clone()).patch(name, &params, &Patch::Apply(object)).await?;
+        Ok(())
+    }
+
+    async fn apply(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let params = PatchParams::apply("user");
+        let datasets = Api::<Dataset>::namespaced(self.client.clone(), namespace);
+        datasets.patch(name, &params, &Patch::Apply(dataset(name))).await?;
+        let runtimes = Api::<CacheRuntime>::namespaced(self.client.clone(), namespace);
+        runtimes.patch(name, &params, &Patch::Apply(cache_runtime(name))).await?;
+        Ok(())
+    }
+
+    /// Seconds from the end of the apply to the last Bound, and those of the apply itself.
+    async fn bind(&self, namespace: &str, names: &[String]) -> anyhow::Result<(f64, f64)> {
+        let api = Api::<Dataset>::namespaced(self.client.clone(), namespace);
+        let all = tokio::spawn(all_bound(api, names.iter().cloned().collect()));
+        let begun = Instant::now();
+        let applies = stream::iter(names).map(|name| self.apply(namespace, name)).buffer_unordered(APPLIERS);
+        applies.try_collect::<()>().await?;
+        let applied = Instant::now();
+        let last = tokio::time::timeout(PATIENCE, all).await.context("not all Datasets became Bound")???;
+        Ok((last.saturating_duration_since(applied).as_secs_f64(), (applied - begun).as_secs_f64()))
+    }
+
+    /// Seconds from the begin of the apply to Bound.
+    async fn one(&self, index: usize) -> anyhow::Result<f64> {
+        let namespace = format!("one-{index}");
+        self.namespace(&namespace).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (bound, applied) = self.bind(&namespace, &["one".to_owned()]).await?;
+        eprintln!("one: {:.3} s", applied + bound);
+        Ok(applied + bound)
+    }
+
+    async fn many(&self) -> anyhow::Result<f64> {
+        self.namespace("many").await?;
+        let names: Vec<String> = (0..MANY).map(|index| format!("pair-{index}")).collect();
+        let (bound, applied) = self.bind("many", &names).await?;
+        eprintln!("{MANY}: applied in {applied:.2} s, the last was bound {bound:.2} s later");
+        Ok(bound)
+    }
+
+    /// The operator's resident memory, once it is done with all.
+    fn operator_megabytes(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.operator.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        eprintln!("operator: {:.1} MB", kilobytes / 1000.0);
+        Ok(kilobytes * 1024.0 / 1e6)
+    }
+
+    /// Seconds that this API server takes to make as many small objects, with nobody watching, as a Dataset needs before
+    /// it can be Bound: finalizer, Service, claim, two Secrets, member list, volume, status.
+    async fn bare_writes(&self) -> anyhow::Result<f64> {
+        self.namespace("bare").await?;
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "bare");
+        let begun = Instant::now();
+        let write = |index: usize| {
+            let maps = maps.clone();
+            async move {
+                let name = format!("map-{index}");
+                let object =
+                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
+                maps.patch(&name, &PatchParams::apply("user"), &Patch::Apply(object)).await.map(drop)
+            }
+        };
+        stream::iter(0..MANY * 8).map(write).buffer_unordered(APPLIERS).try_collect::<()>().await?;
+        eprintln!("{} bare writes: {:.2} s", MANY * 8, begun.elapsed().as_secs_f64());
+        Ok(begun.elapsed().as_secs_f64())
+    }
+}
+
+/// Waits until each of `wanted` was Bound; when the last one was.
+async fn all_bound(api: Api<Dataset>, mut wanted: HashSet<String>) -> anyhow::Result<Instant> {
+    let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+    while let Some(dataset) = events.next().await {
+        let dataset = dataset?;
+        if is_bound(&dataset) && wanted.remove(&dataset.name_any()) && wanted.is_empty() {
+            return Ok(Instant::now());
+        }
+    }
+    bail!("the watch ended")
+}
+
+fn is_bound(dataset: &Dataset) -> bool {
+    let conditions = dataset.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|c| c.type_ == "Bound" && c.status == "True")
+}
+
+fn dataset(name: &str) -> Value {
+    json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "Dataset", "metadata": {"name": name},
+        "spec": {"mounts": [{"mountPoint": "s3://bucket/prefix", "options": {"endpoint": "http://127.0.0.1:9", "anonymous": "true"}}]}
+    })
+}
+
+fn cache_runtime(name: &str) -> Value {
+    json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "CacheRuntime", "metadata": {"name": name},
+        "spec": {"replicas": 0, "tieredStore": {"levels": [{"mediumType": "MEM", "quota": "64Mi"}]}}
+    })
+}
