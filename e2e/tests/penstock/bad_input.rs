@@ -28,10 +28,7 @@ fn dataset(name: &str, mount: &str) -> String {
 
 fn secret(name: &str, keys: &[(&str, &str)]) -> String {
     let data: Vec<_> = keys.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-    format!(
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{{}}}\n",
-        data.join(", ")
-    )
+    format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{{}}}\n", data.join(", "))
 }
 
 const SMALL: &str = "{mediumType: MEM, quota: 32Mi}";
@@ -220,9 +217,11 @@ pub(crate) async fn a_quota_larger_than_its_medium_is_named(case: &Case<'_>) -> 
         runtime("memory", "{mediumType: MEM, quota: 8Ti}"),
     ];
     case.apply(&all.concat()).await?;
-    let words = ["spec.tieredStore.levels[0]", "SSD", "quota 989560464998400", "larger than its medium", "lower the quota"];
+    let words =
+        ["spec.tieredStore.levels[0]", "SSD", "quota 989560464998400", "larger than its medium", "lower the quota"];
     complains(case, "CacheRuntime", "disk", Said::no("TiersHealthy", "TierUnusable", &words)).await?;
-    let words = ["memory-worker-0", "Insufficient memory", "quotas of the MEM levels in spec.tieredStore", "8.0 TiB", "lower"];
+    let words =
+        ["memory-worker-0", "Insufficient memory", "quotas of the MEM levels in spec.tieredStore", "8.00TiB", "lower"];
     for kind in ["CacheRuntime", "Dataset"] {
         complains(case, kind, "memory", Said::no("Ready", "Unschedulable", &words)).await?;
     }
@@ -274,7 +273,7 @@ pub(crate) async fn an_image_that_cannot_run_is_named(case: &Case<'_>) -> Result
 /// Secrets that a pair owns carry the mounts' key; the user's own stay theirs.
 pub(crate) async fn secrets_of_users_are_never_written(case: &Case<'_>) -> Result<()> {
     case.store(&[("x", 1000)])?;
-    case.apply(&[secret("a-worker", &[("theirs", "yes")]), case.secret_yaml()].concat()).await?;
+    case.apply(&[secret("a-worker", &[("theirs", "hush")]), case.secret_yaml()].concat()).await?;
     case.apply(&[case.dataset_yaml("a"), runtime("a", SMALL)].concat()).await?;
     let words = ["Secret 'a-worker'", "is not Penstock's", "delete that Secret"];
     complains(case, "Dataset", "a", Said::no("Bound", "NameTaken", &words)).await?;

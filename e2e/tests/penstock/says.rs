@@ -1,7 +1,7 @@
 //! What users are told: Conditions, Events, refusals at admission, and that nothing crashes meanwhile.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -54,13 +54,16 @@ async fn conditions(case: &Case<'_>, kind: &str, name: &str) -> String {
 
 /// Waits until the condition holds, and until an Event has told the good news after the bad ones.
 pub(crate) async fn recovers(case: &Case<'_>, kind: &str, name: &str, of: &str, reason: &str) -> Result<()> {
+    let begun = Instant::now();
     let holds = |object: &DynamicObject| {
         condition(object, of).is_some_and(|found| found["status"] == "True" && found["reason"] == reason)
     };
     if let Err(error) = case.wait_object(kind, name, &format!("condition {of} = True"), holds).await {
         bail!("{error:#}; it says {}", conditions(case, kind, name).await);
     }
-    event(case, kind, name, "Normal", reason, &[]).await
+    event(case, kind, name, "Normal", reason, &[]).await?;
+    println!("    {kind} {name}: {of} = True ({reason}) after {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Waits for an Event about an object of the test's namespace.
@@ -93,7 +96,7 @@ pub(crate) async fn refused(case: &Case<'_>, yaml: &str, words: &[&str]) -> Resu
         Ok(_) => bail!("accepted: {yaml}"),
         Err(error) => {
             let message = format!("{error:#}");
-            println!("    refused: {message}");
+            println!("    refused: {}", message.split(" (Status").next().unwrap_or_default());
             contains(&message, words)
         }
     }
