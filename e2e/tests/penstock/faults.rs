@@ -1,6 +1,6 @@
 //! Parts that die while a reader reads.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use penstock_e2e::harness::{Case, Loop, Skip, checked_pass};
@@ -80,12 +80,14 @@ pub(crate) async fn an_api_server_down_for_30_s_disturbs_no_reader(case: &Case<'
     let before = reader.passes().await?;
     let stopped = cluster.stop_api_server()?;
     tokio::time::sleep(Duration::from_secs(30)).await;
+    let back = Instant::now();
     cluster.start_api_server(stopped).await?;
     let after = wait_for("the reader's log", LIMIT, || async { reader.passes().await.map(Some) }).await?;
     println!("    {} passes while the API server was down", after - before);
     ensure!(after > before + 1, "the reader stood still: pass {before}, then {after}");
     case.kubectl(&["scale", "cacheruntime/lonely", "--replicas=3"])?;
     case.wait_workers("lonely", 3).await?;
+    println!("    scaled {:.1} s after it was started again", back.elapsed().as_secs_f64());
     reader.more(1).await?;
     reader.stop().await.map(drop)
 }

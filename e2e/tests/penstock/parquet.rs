@@ -18,9 +18,9 @@ import csv, duckdb, glob, gzip, os, sys
 source = glob.glob(os.path.join(sys.argv[1], "**", "sp500_dataset.csv.gz"), recursive=True)[0]
 names = next(csv.reader(gzip.open(source, "rt")))
 for symbol in names[1:]:
-    os.makedirs(f"{sys.argv[2]}/symbol={symbol}")
-    duckdb.sql(f"""COPY (SELECT "{names[0]}" AS day, "{symbol}" AS close FROM read_csv('{source}'))
-        TO '{sys.argv[2]}/symbol={symbol}/prices.parquet' (ROW_GROUP_SIZE 2048)""")
+    os.makedirs(f"{sys.argv[2]}/{symbol}")
+    duckdb.sql(f"""COPY (SELECT '{symbol}' AS symbol, "{names[0]}" AS day, "{symbol}" AS close FROM read_csv('{source}'))
+        TO '{sys.argv[2]}/{symbol}/prices.parquet' (ROW_GROUP_SIZE 2048)""")
 "#;
 
 const QUERY: &str = r#"
@@ -28,7 +28,7 @@ import duckdb, sys
 duckdb.sql("SET threads TO 2")
 rows = duckdb.sql(f"""WITH returns AS (
       SELECT symbol, day, close, close / lag(close) OVER (PARTITION BY symbol ORDER BY day) - 1 AS change
-      FROM read_parquet('{sys.argv[1]}/*/prices.parquet', hive_partitioning = true))
+      FROM read_parquet('{sys.argv[1]}/*/prices.parquet'))
     SELECT symbol, count(*), min(close), max(close), round(stddev(change), 9), max_by(day, change)
     FROM returns WHERE day BETWEEN '2000-01-01' AND '2020-12-31' GROUP BY symbol ORDER BY symbol""").fetchall()
 for row in rows: print(*row)
