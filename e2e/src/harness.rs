@@ -73,7 +73,9 @@ pub fn main(tests: &[Test]) -> ExitCode {
     };
     let selected: Vec<Test> = tests.iter().filter(|test| arguments.selects(test.name)).copied().collect();
     if arguments.list {
-        selected.iter().for_each(|test| println!("{}: test", test.name));
+        for test in &selected {
+            println!("{}: test", test.name);
+        }
         return ExitCode::SUCCESS;
     }
     let filtered = tests.len() - selected.len();
@@ -109,7 +111,7 @@ async fn run(tests: &[Test], filtered: usize) -> Result<usize> {
             () = run_all(tests, &env, &mut tally) => true,
             () = interrupted() => false,
         };
-        env.stop().await;
+        env.stop();
         if !finished {
             bail!("interrupted");
         }

@@ -227,7 +227,7 @@ impl<'a> Case<'a> {
         ];
         for question in questions {
             let answer = self.kubectl(question).unwrap_or_else(|error| format!("{error:#}"));
-            text.push_str(&format!("\n=== kubectl {}\n{answer}\n", question.join(" ")));
+            text.extend(["\n=== kubectl ", &question.join(" "), "\n", &answer, "\n"]);
         }
         let folder: PathBuf = tools::workspace_root().join("target/e2e");
         let path = folder.join(format!("{}.txt", self.namespace));

@@ -52,7 +52,7 @@ impl Env {
     }
 
     /// Takes everything down; on somebody's own cluster, what was installed.
-    pub(super) async fn stop(self) {
+    pub(super) fn stop(self) {
         if self.theirs
             && let Err(error) = blocking(|| install::uninstall(self.cluster.kubeconfig()))
         {

@@ -56,7 +56,7 @@ pub(crate) async fn pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_no
     case.run_all(&readers(case, &tree, "cold")).await?;
     a_pass_fetches_nothing(case, &tree).await?;
 
-    the_job_prints_the_checksums(case, &tree).await?;
+    the_job_prints_the_checksums(case, &tree)?;
     kubectl_shows_what_matters(case, &tree).await
 }
 
@@ -75,7 +75,7 @@ async fn a_pass_fetches_nothing(case: &Case<'_>, tree: &Tree) -> Result<()> {
     bail!("every pass over cached data fetched something")
 }
 
-async fn the_job_prints_the_checksums(case: &Case<'_>, tree: &Tree) -> Result<()> {
+fn the_job_prints_the_checksums(case: &Case<'_>, tree: &Tree) -> Result<()> {
     case.kubectl(&["wait", "--for=condition=complete", "--timeout=120s", "job/quickstart-reader"])?;
     let mut sums: Vec<String> = case.kubectl(&["logs", "job/quickstart-reader"])?.lines().map(str::to_owned).collect();
     let mut expected: Vec<String> = tree.sums("./").lines().map(str::to_owned).collect();
