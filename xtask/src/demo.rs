@@ -96,11 +96,11 @@ async fn play(options: &Options, server: &S3Server) -> anyhow::Result<Report> {
     fs::create_dir_all(state_dir())?;
     let data = data::fill(server, BUCKET, options.mebibytes << 20)?;
     let mut fleet = up(server).await?;
-    let mut stage = Stage { server, data: &data, readers: options.readers };
-    let mut phases = vec![stage.read("cold", &fleet).await?, stage.read("warm", &fleet).await?];
+    let stage = Stage { server, data: &data, readers: options.readers };
+    let mut phases = vec![stage.read("cold", &fleet)?, stage.read("warm", &fleet)?];
     fleet.scale(5).await?;
-    phases.push(stage.read("scaled", &fleet).await?);
-    phases.push(stage.lose_a_worker(&fleet).await?);
+    phases.push(stage.read("scaled", &fleet)?);
+    phases.push(stage.lose_a_worker(&fleet)?);
     fleet.down()?;
     let mismatched_files = phases.iter().map(|phase| phase.mismatched).sum();
     Ok(Report { files: data.files.len(), bytes: data.bytes(), mismatched_files, phases })
@@ -131,12 +131,12 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    async fn read(&mut self, name: &'static str, fleet: &Fleet) -> anyhow::Result<Phase> {
-        self.read_while(name, fleet, |_| ()).await
+    fn read(&self, name: &'static str, fleet: &Fleet) -> anyhow::Result<Phase> {
+        self.read_while(name, fleet, |_| ())
     }
 
     /// Reads everything; a quarter of the way a worker is killed without warning.
-    async fn lose_a_worker(&mut self, fleet: &Fleet) -> anyhow::Result<Phase> {
+    fn lose_a_worker(&self, fleet: &Fleet) -> anyhow::Result<Phase> {
         // The first worker has most that nobody else holds.
         let (id, victim) = fleet.processes().into_iter().next().context("the fleet has workers")?;
         let mut kill = Some(victim);
@@ -149,16 +149,10 @@ impl Stage<'_> {
                 eprintln!("killed {id}");
             }
         })
-        .await
     }
 
     /// Reads and checks every file through the mount, calling `during` with the number of files read so far.
-    async fn read_while(
-        &mut self,
-        name: &'static str,
-        fleet: &Fleet,
-        during: impl FnMut(usize) + Send,
-    ) -> anyhow::Result<Phase> {
+    fn read_while(&self, name: &'static str, fleet: &Fleet, during: impl FnMut(usize) + Send) -> anyhow::Result<Phase> {
         let dir = fleet.mount_dir().context("the Dataset is mounted")?;
         self.server.reset_counts();
         let (begin, files, readers) = (Instant::now(), &self.data.files, self.readers);

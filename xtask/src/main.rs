@@ -25,7 +25,7 @@ enum Command {
     Check,
     /// All tests, the real cluster's included; installs what they need.
     Test(test::Options),
-    /// Only the tests on the real cluster (or on your own, with PENSTOCK_E2E_KUBECONFIG).
+    /// Only the tests on the real cluster (or on your own, with `PENSTOCK_E2E_KUBECONFIG`).
     E2e(test::E2eOptions),
     /// A real multi-node Kubernetes on this machine, for use by hand.
     #[command(subcommand)]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a hand-over may take before a leaving worker is ended all the same.
-const DRAIN: Duration = Duration::from_secs(600);
+const DRAIN: Duration = Duration::from_mins(10);
 /// How long a process may take to end by itself.
 const STOP: Duration = Duration::from_secs(10);
 /// How long a mount may take to appear.

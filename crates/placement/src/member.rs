@@ -85,10 +85,9 @@ impl MemberList {
 }
 
 fn owner_among(members: &[Member], key: PlacementKey) -> Option<&Member> {
-    members
-        .iter()
-        .filter(|m| m.weight > 0)
-        .max_by(|a, b| score(key, &a.id, a.weight).total_cmp(&score(key, &b.id, b.weight)).then_with(|| b.id.cmp(&a.id)))
+    members.iter().filter(|m| m.weight > 0).max_by(|a, b| {
+        score(key, &a.id, a.weight).total_cmp(&score(key, &b.id, b.weight)).then_with(|| b.id.cmp(&a.id))
+    })
 }
 
 fn same_ownership(a: &[Member], b: &[Member]) -> bool {
@@ -102,7 +101,9 @@ mod tests {
     use super::*;
 
     fn members(ids: impl IntoIterator<Item = u32>) -> Vec<Member> {
-        ids.into_iter().map(|i| Member { id: format!("w-{i}"), addr: format!("198.18.0.{i}:1"), weight: 1 << 30 }).collect()
+        ids.into_iter()
+            .map(|i| Member { id: format!("w-{i}"), addr: format!("198.18.0.{i}:1"), weight: 1 << 30 })
+            .collect()
     }
 
     fn list(n: u32) -> MemberList {

@@ -126,9 +126,10 @@ impl Tier {
         let mut trouble = self.trouble.lock();
         if *trouble != now {
             let medium = self.medium;
-            match &now {
-                Some(now) => tracing::error!(?medium, trouble = now, "a tier cannot be used as configured"),
-                None => tracing::info!(?medium, "a tier can be used as configured again"),
+            if let Some(now) = &now {
+                tracing::error!(?medium, trouble = now, "a tier cannot be used as configured");
+            } else {
+                tracing::info!(?medium, "a tier can be used as configured again");
             }
             *trouble = now;
         }

@@ -1,5 +1,6 @@
 //! A control plane of its own with the operator running against it.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 

@@ -68,8 +68,8 @@ impl World {
         self.store.as_ref().unwrap()
     }
 
-    fn step(&mut self, op: Op) {
-        match op {
+    fn step(&mut self, op: &Op) {
+        match *op {
             Op::Write { object, page, count } => self.write(object, page, count),
             Op::Read { object, at, len } => self.read(object, at, len),
             Op::Reopen => {
@@ -162,7 +162,7 @@ proptest! {
     fn the_store_agrees_with_a_simple_model(ops in proptest::collection::vec(op(), 1..60)) {
         let mut world = World::new();
         for op in ops {
-            world.step(op);
+            world.step(&op);
             world.check();
         }
     }
