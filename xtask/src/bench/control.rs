@@ -143,8 +143,9 @@ impl Bench {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.operator.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        eprintln!("operator: {:.1} MB", kilobytes / 1000.0);
-        Ok(kilobytes * 1024.0 / 1e6)
+        let megabytes = kilobytes * 1024.0 / 1e6;
+        eprintln!("operator: {megabytes:.1} MB");
+        Ok(megabytes)
     }
 
     /// Seconds that this API server takes to make as many small objects, with nobody watching, as a Dataset needs before

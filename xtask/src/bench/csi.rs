@@ -35,7 +35,7 @@ const CONTENT: &str = "read through the mount";
 
 /// Seconds of `runs` first publishes (stage and publish), each with a worker and a plugin that know nothing yet.
 pub(super) async fn first_publishes(runs: usize) -> anyhow::Result<Vec<f64>> {
-    let server = S3Server::start_on_own_threads(S3Options::default())?;
+    let server = S3Server::start(S3Options::default()).await?;
     server.put("data", "file", CONTENT)?;
     let mut seconds = Vec::new();
     for _ in 0..runs {
