@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::LogParams;
+use kube::api::{DeleteParams, LogParams};
 
 use super::{Case, Tree};
 use crate::kubectl::wait_for;
@@ -76,7 +76,13 @@ impl<'a> Loop<'a> {
     /// When it has seen an error or a wrong byte.
     pub async fn stop(self) -> Result<u64> {
         let passes = self.passes().await?;
-        pods::kill(&self.case.env.client(), &self.case.namespace, &self.name).await?;
+        let api: Api<Pod> = Api::namespaced(self.case.env.client(), &self.case.namespace);
+        // With grace: a pod that is forced away is gone from the API while its process still reads.
+        api.delete(&self.name, &DeleteParams::default()).await?;
+        wait_for(&format!("reader {} to be gone", self.name), Duration::from_mins(1), || async {
+            Ok(api.get_opt(&self.name).await?.is_none().then_some(()))
+        })
+        .await?;
         ensure!(passes > 0, "reader {} has read nothing", self.name);
         Ok(passes)
     }
