@@ -1,4 +1,5 @@
 //! Members and scaling, with worker pods that the test plays.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
 mod common;
 

@@ -28,7 +28,8 @@ enum Suite {
 /// One figure in `target/bench/SUITE.json`.
 #[derive(Debug, Serialize)]
 struct Case {
-    case: &'static str,
+    #[serde(rename = "case")]
+    name: &'static str,
     unit: &'static str,
     ours: f64,
     /// What the machine allows, measured in the same run; null where that means nothing.
@@ -70,7 +71,7 @@ fn print(cases: &[Case]) {
         let met = if case.ours <= case.goal { "" } else { "  misses its goal" };
         println!(
             "{:<16} {:>5} {:>10.3} {:>8}  {limit:<20} {}{met}",
-            case.case,
+            case.name,
             case.unit,
             case.ours,
             case.goal,

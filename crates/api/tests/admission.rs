@@ -1,5 +1,6 @@
 //! A real API server takes the CRDs and the good examples, and refuses each bad one with a message that names field,
 //! value and mend.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
 use std::{
     collections::BTreeMap,

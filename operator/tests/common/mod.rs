@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Workers without processes: they answer what the test says, by address.
 #[derive(Default)]
-pub struct FakeWorkers {
-    pub stats: Mutex<BTreeMap<String, Stats>>,
-    pub told: Mutex<Vec<String>>,
+pub(crate) struct FakeWorkers {
+    pub(crate) stats: Mutex<BTreeMap<String, Stats>>,
+    pub(crate) told: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -57,16 +57,16 @@ impl WorkerApi for FakeWorkers {
     fn forget(&self, _: &str) {}
 }
 
-pub struct Bench {
-    pub plane: ControlPlane,
-    pub client: Client,
-    pub workers: Arc<FakeWorkers>,
-    pub metrics: Arc<Metrics>,
+pub(crate) struct Bench {
+    pub(crate) plane: ControlPlane,
+    pub(crate) client: Client,
+    pub(crate) workers: Arc<FakeWorkers>,
+    pub(crate) metrics: Arc<Metrics>,
     operator: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Bench {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let _ = tracing_subscriber::fmt().with_env_filter("penstock_operator=debug,warn").with_test_writer().try_init();
         let plane = ControlPlane::start().await.unwrap();
         plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
@@ -76,7 +76,7 @@ impl Bench {
         bench
     }
 
-    pub fn start_operator(&mut self) {
+    pub(crate) fn start_operator(&mut self) {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
         let settings = Settings { worker_image: "penstock:test".into(), namespace: None };
@@ -85,18 +85,18 @@ impl Bench {
         self.operator = Some((stop, tokio::spawn(run)));
     }
 
-    pub async fn stop_operator(&mut self) {
+    pub(crate) async fn stop_operator(&mut self) {
         let (stop, task) = self.operator.take().unwrap();
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), task).await.expect("the operator stops").unwrap();
     }
 
-    pub async fn namespace(&self, name: &str) {
+    pub(crate) async fn namespace(&self, name: &str) {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
-    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -104,7 +104,7 @@ impl Bench {
     }
 
     /// Applies as a user would.
-    pub async fn apply<K>(&self, namespace: &str, object: Value) -> K
+    pub(crate) async fn apply<K>(&self, namespace: &str, object: Value) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
@@ -113,12 +113,12 @@ impl Bench {
         self.api::<K>(namespace).patch(&name, &params, &Patch::Apply(&object)).await.unwrap()
     }
 
-    pub async fn pair(&self, namespace: &str, name: &str) {
+    pub(crate) async fn pair(&self, namespace: &str, name: &str) {
         self.apply::<Dataset>(namespace, dataset(name)).await;
         self.apply::<CacheRuntime>(namespace, runtime(name)).await;
     }
 
-    pub async fn delete<K>(&self, namespace: &str, name: &str)
+    pub(crate) async fn delete<K>(&self, namespace: &str, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
@@ -126,7 +126,14 @@ impl Bench {
     }
 
     /// Waits until the Dataset's condition is so, and returns the message.
-    pub async fn dataset_says(&self, namespace: &str, name: &str, type_: &str, status: &str, reason: &str) -> String {
+    pub(crate) async fn dataset_says(
+        &self,
+        namespace: &str,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> String {
         let what = format!("{namespace}/{name} {type_}={status} {reason}");
         let found = wait_for(&what, || async {
             let dataset = self.api::<Dataset>(namespace).get(name).await.unwrap();
@@ -136,11 +143,11 @@ impl Bench {
         found.await.message
     }
 
-    pub async fn bound(&self, namespace: &str, name: &str) {
+    pub(crate) async fn bound(&self, namespace: &str, name: &str) {
         self.dataset_says(namespace, name, "Bound", "True", "Bound").await;
     }
 
-    pub async fn gone<K>(&self, namespace: &str, name: &str)
+    pub(crate) async fn gone<K>(&self, namespace: &str, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
@@ -152,14 +159,14 @@ impl Bench {
     }
 
     /// In the place of the controller manager, which lets a claim go when no pod uses it.
-    pub async fn release_claim(&self, namespace: &str, name: &str) {
+    pub(crate) async fn release_claim(&self, namespace: &str, name: &str) {
         let api = self.api::<PersistentVolumeClaim>(namespace);
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         api.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// In the place of the `StatefulSet` controller and a kubelet: a worker pod that is ready.
-    pub async fn worker_pod(&self, namespace: &str, dataset: &str, ordinal: u32) -> String {
+    pub(crate) async fn worker_pod(&self, namespace: &str, dataset: &str, ordinal: u32) -> String {
         let name = format!("{dataset}-worker-{ordinal}");
         let labels = json!({"app.kubernetes.io/managed-by": "penstock-operator", "penstock.dev/dataset": dataset});
         let pod = json!({
@@ -178,21 +185,21 @@ impl Bench {
     }
 }
 
-pub fn dataset(name: &str) -> Value {
+pub(crate) fn dataset(name: &str) -> Value {
     json!({
         "apiVersion": "penstock.dev/v1alpha1", "kind": "Dataset", "metadata": {"name": name},
         "spec": {"mounts": [{"mountPoint": "s3://bucket/prefix", "options": {"endpoint": "http://198.18.0.250:9000"}}]}
     })
 }
 
-pub fn runtime(name: &str) -> Value {
+pub(crate) fn runtime(name: &str) -> Value {
     json!({
         "apiVersion": "penstock.dev/v1alpha1", "kind": "CacheRuntime", "metadata": {"name": name},
         "spec": {"replicas": 2, "tieredStore": {"levels": [{"mediumType": "MEM", "quota": "64Mi"}]}}
     })
 }
 
-pub async fn wait_for<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+pub(crate) async fn wait_for<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -205,6 +212,6 @@ where
     panic!("not within 20 s: {what}");
 }
 
-pub fn uid(object: &impl ResourceExt) -> String {
+pub(crate) fn uid(object: &impl ResourceExt) -> String {
     object.uid().unwrap()
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     }
     let mounts = csi::first_publishes(if quick { 3 } else { 7 }).await?;
     let case = |case, unit, values, limit: Option<Vec<f64>>, goal| Case {
-        case,
+        name: case,
         unit,
         ours: median(values),
         limit: limit.map(median),
@@ -113,8 +113,8 @@ impl Bench {
         let api = Api::<Dataset>::namespaced(self.client.clone(), namespace);
         let all = tokio::spawn(all_bound(api, names.iter().cloned().collect()));
         let begun = Instant::now();
-        let applies = stream::iter(names).map(|name| self.apply(namespace, name)).buffer_unordered(APPLIERS);
-        applies.try_collect::<()>().await?;
+        let requests = stream::iter(names).map(|name| self.apply(namespace, name)).buffer_unordered(APPLIERS);
+        requests.try_collect::<()>().await?;
         let applied = Instant::now();
         let last = tokio::time::timeout(PATIENCE, all).await.context("not all Datasets became Bound")???;
         Ok((last.saturating_duration_since(applied).as_secs_f64(), (applied - begun).as_secs_f64()))

@@ -114,7 +114,7 @@ impl Node {
         NodeStageVolumeRequest {
             volume_id: VOLUME.to_owned(),
             staging_target_path: staging.to_owned(),
-            volume_capability: capability(),
+            volume_capability: Some(capability()),
             secrets: map([("client.key", CLIENT_KEY)]),
             volume_context: self.context(),
             ..NodeStageVolumeRequest::default()
@@ -126,7 +126,7 @@ impl Node {
             volume_id: VOLUME.to_owned(),
             staging_target_path: staging.to_owned(),
             target_path: target.to_owned(),
-            volume_capability: capability(),
+            volume_capability: Some(capability()),
             readonly: true,
             volume_context: self.context(),
             secrets: map([("client.key", CLIENT_KEY)]),
@@ -143,8 +143,8 @@ fn map<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-fn capability() -> Option<VolumeCapability> {
-    Some(VolumeCapability { access_type: Some(AccessType::Mount(MountVolume::default())), access_mode: None })
+fn capability() -> VolumeCapability {
+    VolumeCapability { access_type: Some(AccessType::Mount(MountVolume::default())), access_mode: None }
 }
 
 /// What the operator gives to a worker.
