@@ -288,6 +288,8 @@ impl Fleet {
         let memory = self.folder.memory("");
         if memory.exists() {
             fs::remove_dir_all(&memory).map_err(io_error("drop the memory tiers"))?;
+            // Stays while another Dataset has memory tiers.
+            let _ = memory.parent().map(fs::remove_dir);
         }
         fs::remove_dir_all(self.folder.path()).map_err(io_error("drop the state"))
     }
