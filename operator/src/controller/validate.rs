@@ -149,3 +149,6 @@ fn check_name(kind: &str, name: &str) -> Result<(), Invalid> {
         name.len()
     )))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use penstock_api::{Level, MediumType, TieredStore};
 use penstock_wire::config::Medium;
 
@@ -10,12 +12,21 @@ pub(super) fn validate(store: &TieredStore) -> Result<Vec<ValidTier>, Invalid> {
     if store.levels.is_empty() {
         return Err(Invalid::spec("spec.tieredStore.levels is empty; name at least one level"));
     }
-    store
-        .levels
-        .iter()
-        .enumerate()
-        .map(|(index, level)| tier(&format!("spec.tieredStore.levels[{index}]"), level))
-        .collect()
+    let mut taken = BTreeSet::new();
+    let mut tiers = Vec::with_capacity(store.levels.len());
+    for (index, level) in store.levels.iter().enumerate() {
+        let field = format!("spec.tieredStore.levels[{index}]");
+        let tier = tier(&field, level)?;
+        if let Some(path) = &level.path
+            && !taken.insert(path.trim_end_matches('/'))
+        {
+            return Err(Invalid::spec(format!(
+                "{field}.path '{path}' is that of an earlier level; give each level a directory of its own"
+            )));
+        }
+        tiers.push(tier);
+    }
+    Ok(tiers)
 }
 
 fn tier(field: &str, level: &Level) -> Result<ValidTier, Invalid> {
