@@ -65,3 +65,6 @@ impl Blueprint<'_> {
 pub fn seconds(now: Timestamp) -> u64 {
     now.as_second().try_into().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
