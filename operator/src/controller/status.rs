@@ -201,3 +201,6 @@ pub fn unclaimed(runtime: &CacheRuntime, problem: &Invalid, now: Timestamp) -> C
     };
     status.with_derived()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+use super::*;
+
+/// What it is about, the situation, and what is said: phase, `Bound`, `Ready`, `MountsHealthy`, and words of messages.
+type Row = (&'static str, Scene, DatasetPhase, [&'static str; 3], &'static [&'static str]);
+
+#[track_caller]
+fn check<const N: usize>(rows: [Row; N]) {
+    for (case, scene, phase, expected, words) in rows {
+        let status = scene.of_dataset(at(2));
+        let expected: Vec<_> = ["Bound", "Ready", "MountsHealthy"]
+            .iter()
+            .zip(expected)
+            .map(|(kind, rest)| format!("{kind}={rest}"))
+            .collect();
+        assert_eq!((status.phase, digest(&status.conditions)), (Some(phase), expected), "{case}");
+        says(case, &status.conditions, words);
+    }
+}
+
+const SILENT: &str = "Unknown NotReported";
+const BOUND: &str = "True Bound";
+const WELL: &str = "True MountsHealthy";
+
+#[test]
+fn a_dataset_on_its_way_to_serving() {
+    use DatasetPhase::{Bound, Pending, Ready};
+    let starts = "False WorkersNotReady";
+    let lacks = "False RuntimeNotFound";
+    let fresh = Scene { bound: false, ..Scene::bound() };
+    let asking = [saying(0, MountHealth::Unknown), saying(1, MountHealth::Serving)];
+    check([
+        (
+            "no runtime",
+            Scene::fresh().problem(Reason::RuntimeNotFound, "create it"),
+            Pending,
+            [lacks, lacks, SILENT],
+            &["create it"],
+        ),
+        ("not bound", fresh, Pending, ["False ApplyFailed", starts, SILENT], &["is being set up", "0 of 2"]),
+        ("no pods", Scene::bound(), Bound, [BOUND, starts, SILENT], &["0 of 2 workers serve; they are starting"]),
+        (
+            "starting",
+            Scene::bound().workers([starting(0)]),
+            Bound,
+            [BOUND, starts, SILENT],
+            &["no worker has reported"],
+        ),
+        (
+            "nobody is wanted",
+            Scene::bound().replicas(0),
+            Bound,
+            [BOUND, "False NoWorkers", SILENT],
+            &["spec.replicas of the CacheRuntime is 0; raise it"],
+        ),
+        (
+            "the UFS is asked for the first time",
+            Scene::bound().workers(asking),
+            Bound,
+            [BOUND, starts, SILENT],
+            &["2 of 2 workers serve; they are asking the UFS"],
+        ),
+        ("serving", Scene::serving(), Ready, [BOUND, "True WorkersReady", WELL], &["2 of 2 workers serve", "mount it"]),
+        (
+            "one serves",
+            Scene::bound().workers([worker(0), starting(1)]),
+            Ready,
+            [BOUND, "True WorkersReady", WELL],
+            &["1 of 2 workers serve"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_dataset_whose_ufs_is_in_trouble_says_which_and_why() {
+    use DatasetPhase::{Bound, Ready};
+    let words = &["mount '/m' (s3://b): no: mend it"][..];
+    let scene = |kind| Scene::bound().workers([worker(0), saying(1, ufs_trouble(kind))]);
+    let later = |kind| scene(kind).after(&Scene::serving());
+    let (denied, misconfigured) = ("False UfsDenied", "False UfsMisconfigured");
+    let unreachable = "False UfsUnreachable";
+    check([
+        ("denied", scene(TroubleKind::Denied), Bound, [BOUND, denied, denied], words),
+        ("wrong", scene(TroubleKind::Misconfigured), Bound, [BOUND, misconfigured, misconfigured], words),
+        ("silent", scene(TroubleKind::Unreachable), Bound, [BOUND, unreachable, unreachable], words),
+        ("denied later", later(TroubleKind::Denied), Bound, [BOUND, denied, denied], words),
+        ("wrong later", later(TroubleKind::Misconfigured), Bound, [BOUND, misconfigured, misconfigured], words),
+        // What is cached is served through an outage.
+        ("silent later", later(TroubleKind::Unreachable), Ready, [BOUND, "True WorkersReady", unreachable], words),
+        // Pods that were started anew must not turn what was served before into a Dataset that is not.
+        (
+            "asked anew",
+            Scene::bound().workers([saying(0, MountHealth::Unknown)]).after(&Scene::serving()),
+            Ready,
+            [BOUND, "True WorkersReady", SILENT],
+            &["asking the UFS for the first time"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_dataset_whose_worker_pods_are_in_trouble_says_so_while_nobody_serves() {
+    use DatasetPhase::{Bound, Ready};
+    let serves = "True WorkersReady";
+    let lacking = PodTrouble { reason: Reason::Unschedulable, message: "no node".into(), lacks_memory: true };
+    check([
+        (
+            "image",
+            Scene::bound().workers([starting(0)]).trouble(Reason::ImageUnavailable, "mend spec.worker.image"),
+            Bound,
+            [BOUND, "False ImageUnavailable", SILENT],
+            &["mend spec.worker.image"],
+        ),
+        (
+            "crash loop",
+            Scene::bound().workers([starting(0)]).trouble(Reason::WorkerCrashing, "see its logs"),
+            Bound,
+            [BOUND, "False WorkerCrashing", SILENT],
+            &["see its logs"],
+        ),
+        (
+            "no node",
+            Scene::bound().workers([starting(0)]).trouble(Reason::Unschedulable, "0/3 nodes are available"),
+            Bound,
+            [BOUND, "False Unschedulable", SILENT],
+            &["0/3 nodes are available"],
+        ),
+        (
+            "no memory",
+            Scene { trouble: Some(lacking), ..Scene::bound() },
+            Bound,
+            [BOUND, "False Unschedulable", SILENT],
+            &["no node", "spec.tieredStore are 1.00GiB (1073741824 bytes)", "lower them, or add nodes"],
+        ),
+        (
+            "one of two",
+            Scene::bound().workers([worker(0), starting(1)]).trouble(Reason::WorkerCrashing, "see its logs"),
+            Ready,
+            [BOUND, serves, WELL],
+            &["1 of 2 workers serve"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_dataset_that_cannot_be_set_up_as_written_says_what_stands() {
+    use DatasetPhase::{Failed, Pending};
+    let (gone, wrong, refused) = ("False SecretNotFound", "False InvalidSpec", "False ApplyFailed");
+    let broken = |reason| Scene::serving().problem(reason, "mend it");
+    let unbound = |reason| Scene { bound: false, ..Scene::bound() }.problem(reason, "mend it");
+    let words = &["mend it"][..];
+    let (taken, stands) = ("False NameTaken", &["as it was before the last change", "mend it"][..]);
+    check([
+        ("a Secret missing", unbound(Reason::SecretNotFound), Pending, [gone, gone, SILENT], words),
+        ("a name taken", unbound(Reason::NameTaken), Pending, [taken, taken, SILENT], words),
+        ("wrong", unbound(Reason::InvalidSpec), Failed, [wrong, wrong, SILENT], words),
+        ("refused", unbound(Reason::ApplyFailed), Failed, [refused, refused, SILENT], words),
+        // What stands keeps standing.
+        ("a Secret went", broken(Reason::SecretNotFound), Pending, [BOUND, gone, WELL], stands),
+        ("made wrong", broken(Reason::InvalidSpec), Failed, [BOUND, wrong, WELL], stands),
+        (
+            "the runtime went",
+            Scene { bound: true, ..Scene::fresh() }.problem(Reason::RuntimeNotFound, "mend it"),
+            Pending,
+            ["False RuntimeNotFound", "False RuntimeNotFound", SILENT],
+            words,
+        ),
+    ]);
+}
+
+#[test]
+fn a_dataset_under_deletion_names_the_pods_that_it_waits_for() {
+    use DatasetPhase::Deleting;
+    const END: &str = "delete them, or let them end";
+    let serves = "True WorkersReady";
+    for (users, words, expected) in [
+        (&[][..], &["being deleted"][..], "False Deleting"),
+        (&["x"], &["pods use it: x; ", END], "True InUse"),
+        (&["x", "y", "z"], &["pods use it: x, y, z; ", END], "True InUse"),
+        (&["v", "w", "x", "y", "z"], &["pods use it: v, w, x and 2 more; ", END], "True InUse"),
+    ] {
+        let scene = Scene::serving().deleted_with(users);
+        let status = scene.of_dataset(at(2));
+        assert_eq!((&*status.in_use_by, status.in_use_by_count), (&*scene.users, Some(users.len() as u64)));
+        check([("deleted", scene, Deleting, [expected, serves, WELL], words)]);
+    }
+    let unbound = Scene { bound: false, ..Scene::bound().deleted_with(&["x"]) };
+    check([("unbound", unbound, Deleting, ["False InUse", "False WorkersNotReady", SILENT], &["pods use it: x"])]);
+    let many: Vec<String> = (0..30).map(|number| format!("pod-{number:02}")).collect();
+    let status = Scene { users: many, ..Scene::serving().deleted_with(&[]) }.of_dataset(at(2));
+    assert_eq!((status.in_use_by.len(), status.in_use_by_count), (20, Some(30)));
+    assert_eq!(Scene::serving().of_dataset(at(2)).in_use_by_count, None, "it is counted on deletion only");
+}
+
+#[test]
+fn each_mount_says_whether_its_ufs_answers() {
+    let mounts = json!([{"mountPoint": "s3://b", "path": "/m"}, {"mountPoint": "s3://c", "name": "n"}]);
+    let mut scene = Scene { dataset: object("Dataset", 3, &json!({ "mounts": mounts })), ..Scene::bound() };
+    let moved = MountStats { path: "m".into(), source: "s3://old".into(), health: ufs_trouble(TroubleKind::Denied) };
+    let mut behind = worker(1);
+    behind.stats.as_mut().unwrap().mounts = vec![moved];
+    for (workers, expected) in [
+        (vec![], [(false, None), (false, None)]),
+        (vec![worker(0)], [(true, None), (false, None)]),
+        (vec![saying(0, MountHealth::Unknown)], [(false, None), (false, None)]),
+        (vec![saying(0, MountHealth::Unknown), worker(1)], [(true, None), (false, None)]),
+        (vec![worker(0), saying(1, ufs_trouble(TroubleKind::Denied))], [(false, Some("no: mend it")), (false, None)]),
+        // What a worker says of the mount that was at the path before is not about this one.
+        (vec![worker(0), behind], [(true, None), (false, None)]),
+    ] {
+        scene.workers = workers;
+        let got = scene.of_dataset(at(2)).mounts;
+        let told: Vec<_> = got.iter().map(|m| (m.ready, m.message.as_deref())).collect();
+        assert_eq!(told, expected);
+        let names: Vec<_> = got.iter().map(|m| (m.path.as_str(), m.mount_point.as_str())).collect();
+        assert_eq!(names, [("/m", "s3://b"), ("/n", "s3://c")]);
+    }
+}
