@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{Api, Resource, ResourceExt, runtime::reflector::Store};
 use penstock_api::{Dataset, names::LABEL_DATASET};
 use serde::de::DeserializeOwned;
 
-use super::apply;
+use super::{apply, dereference::is_ours};
 use crate::{
     context::Context,
     names::{Names, persistent_volume},
@@ -32,11 +32,50 @@ pub(super) async fn run(ctx: Arc<Context>) {
 async fn sweep(ctx: &Context) -> Result<(), apply::Error> {
     let stores = &ctx.stores;
     let worker = |names: &Names| vec![names.worker()];
+    // Secrets are not watched: they go first, while what tells of them is there.
+    secrets(ctx, &stores.statefulsets, Names::worker).await?;
+    secrets(ctx, &stores.claims, Names::client_secret).await?;
     orphans(ctx, &stores.statefulsets, worker).await?;
+    orphans(ctx, &stores.accounts, worker).await?;
+    orphans(ctx, &stores.budgets, worker).await?;
     orphans(ctx, &stores.services, |n| vec![n.worker(), n.cache()]).await?;
     orphans(ctx, &stores.config_maps, |n| vec![n.members()]).await?;
     orphans(ctx, &stores.claims, |n| vec![n.dataset.clone()]).await?;
     volumes(ctx).await
+}
+
+/// The Secret `name` of every Dataset that is gone and of which `store` still has an object.
+async fn secrets<K>(ctx: &Context, store: &Store<K>, name: impl Fn(&Names) -> String) -> Result<(), apply::Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + 'static,
+{
+    for object in store.state() {
+        let Some(names) = names_of(object.as_ref()) else { continue };
+        if exists(ctx, &names) {
+            continue;
+        }
+        let name = name(&names);
+        let api = Api::<Secret>::namespaced(ctx.client.clone(), &names.namespace);
+        let found = api.get_metadata_opt(&name).await;
+        let found =
+            found.map_err(|source| apply::Error { verb: "read", kind: "Secret".into(), name: name.clone(), source })?;
+        if found.is_some_and(|secret| is_ours(&secret, &names)) {
+            tracing::info!(kind = "Secret", name, dataset = names.id(), "removing an orphan");
+            ctx.applier().delete(&api, &name).await?;
+        }
+        ctx.secrets.forget(&names.namespace, &name);
+    }
+    Ok(())
+}
+
+/// The names of the Dataset that an object belongs to.
+fn names_of(object: &impl ResourceExt) -> Option<Names> {
+    let dataset = object.labels().get(LABEL_DATASET)?;
+    Some(Names::new(object.namespace().unwrap_or_default(), dataset))
+}
+
+fn exists(ctx: &Context, names: &Names) -> bool {
+    watches::get(&ctx.stores.datasets, &names.namespace, &names.dataset).is_some()
 }
 
 /// Objects whose Dataset is gone, or does not use their name.
@@ -45,10 +84,9 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     for object in store.state() {
-        let Some(dataset) = object.labels().get(LABEL_DATASET) else { continue };
-        let names = Names::new(ResourceExt::namespace(object.as_ref()).unwrap_or_default(), dataset);
-        let exists = watches::get(&ctx.stores.datasets, &names.namespace, dataset).is_some();
-        if exists && wanted(&names).contains(&object.name_any()) || object.meta().deletion_timestamp.is_some() {
+        let Some(names) = names_of(object.as_ref()) else { continue };
+        let is_wanted = exists(ctx, &names) && wanted(&names).contains(&object.name_any());
+        if is_wanted || object.meta().deletion_timestamp.is_some() {
             continue;
         }
         tracing::info!(kind = %K::kind(&()), name = object.name_any(), dataset = names.id(), "removing an orphan");

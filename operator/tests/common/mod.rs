@@ -2,7 +2,15 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -21,7 +29,7 @@ use penstock_operator::{
     worker_api::{Fleet, WorkerApi},
 };
 use penstock_placement::MemberList;
-use penstock_testkit::control_plane::ControlPlane;
+use penstock_testkit::control_plane::{ControlPlane, ControlPlaneOptions};
 use penstock_wire::message::Stats;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -62,16 +70,28 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) workers: Arc<FakeWorkers>,
     pub(crate) metrics: Arc<Metrics>,
+    addresses: AtomicU32,
     operator: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Bench {
     pub(crate) async fn start() -> Self {
+        Self::start_with(ControlPlaneOptions::default()).await
+    }
+
+    pub(crate) async fn start_with(options: ControlPlaneOptions) -> Self {
         let _ = tracing_subscriber::fmt().with_env_filter("penstock_operator=debug,warn").with_test_writer().try_init();
-        let plane = ControlPlane::start().await.unwrap();
+        let plane = ControlPlane::start_with(options).await.unwrap();
         plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
         let client = plane.client();
-        let mut bench = Self { plane, client, workers: Arc::default(), metrics: Arc::default(), operator: None };
+        let mut bench = Self {
+            plane,
+            client,
+            workers: Arc::default(),
+            metrics: Arc::default(),
+            addresses: AtomicU32::new(1),
+            operator: None,
+        };
         bench.start_operator();
         bench
     }
@@ -174,7 +194,9 @@ impl Bench {
             "spec": {"containers": [{"name": "worker", "image": "x"}]}
         });
         self.apply::<Pod>(namespace, pod).await;
-        let ip = format!("198.18.0.{}", ordinal + 1);
+        // Workers are told apart by their addresses, in all namespaces.
+        let [.., high, low] = self.addresses.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let ip = format!("198.18.{high}.{low}");
         let status = json!({"status": {
             "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}]
         }});
@@ -199,17 +221,25 @@ pub(crate) fn runtime(name: &str) -> Value {
     })
 }
 
-pub(crate) async fn wait_for<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+pub(crate) async fn wait_for<T, F>(what: &str, probe: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    for _ in 0..1000 {
+    wait_at_most(Duration::from_secs(20), what, probe).await
+}
+
+pub(crate) async fn wait_at_most<T, F>(limit: Duration, what: &str, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
         if let Some(found) = probe().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("not within 20 s: {what}");
+    panic!("not within {limit:?}: {what}");
 }
 
 pub(crate) fn uid(object: &impl ResourceExt) -> String {

@@ -1,0 +1,93 @@
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::common::wait_for;
+
+fn config_map(name: &str, labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": {"k": "v"}})
+}
+
+/// The objects of a pair, the last ones that are set up.
+async fn complete(bench: &Bench, name: &str) {
+    bench.pair("ns", name).await;
+    bench.bound("ns", name).await;
+    let worker = format!("{name}-worker");
+    wait_for("the StatefulSet", || async { bench.api::<StatefulSet>("ns").get_opt(&worker).await.unwrap() }).await;
+    wait_for("the account", || async { bench.api::<ServiceAccount>("ns").get_opt(&worker).await.unwrap() }).await;
+    wait_for("the budget", || async { bench.api::<PodDisruptionBudget>("ns").get_opt(&worker).await.unwrap() }).await;
+    wait_for("the Service", || async { bench.api::<Service>("ns").get_opt(&worker).await.unwrap() }).await;
+}
+
+/// As one does who loses patience: the Dataset goes, and nobody tidies up.
+async fn force(bench: &Bench, name: &str) {
+    let api = bench.api::<Dataset>("ns");
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    bench.delete::<Dataset>("ns", name).await;
+    bench.gone::<Dataset>("ns", name).await;
+}
+
+/// Gone, or waiting for the controllers that this control plane does not have.
+async fn going<K>(api: Api<K>, name: &str)
+where
+    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    wait_for(&format!("{} {name} going", K::kind(&())), || async {
+        let found = api.get_opt(name).await.unwrap();
+        found.is_none_or(|object| object.meta().deletion_timestamp.is_some()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dataset_left_that_was_removed_by_force_is_swept_and_nothing_else() {
+    let mut bench = Bench::start().await;
+    bench.namespace("ns").await;
+    complete(&bench, "a").await;
+    complete(&bench, "b").await;
+    let volume = format!("penstock-{}", common::uid(&bench.api::<Dataset>("ns").get("a").await.unwrap()));
+    let kept: StatefulSet = bench.api("ns").get("b-worker").await.unwrap();
+    bench.stop_operator().await;
+    force(&bench, "a").await;
+    let (ours, theirs) = (json!("penstock-operator"), json!("helm"));
+    for (name, labels) in [
+        // Of a Dataset that is there, but under a name that no object of this version has.
+        ("b-old", json!({"app.kubernetes.io/managed-by": ours, "penstock.dev/dataset": "b"})),
+        ("notes", json!({})),
+        ("a-notes", json!({"app.kubernetes.io/managed-by": theirs, "penstock.dev/dataset": "a"})),
+        ("unlabelled", json!({"app.kubernetes.io/managed-by": ours})),
+    ] {
+        bench.apply::<ConfigMap>("ns", config_map(name, &labels)).await;
+    }
+    bench.start_operator();
+
+    for service in ["a-worker", "a-cache"] {
+        bench.gone::<Service>("ns", service).await;
+    }
+    bench.gone::<StatefulSet>("ns", "a-worker").await;
+    bench.gone::<ConfigMap>("ns", "a-members").await;
+    bench.gone::<ConfigMap>("ns", "b-old").await;
+    going::<PersistentVolumeClaim>(bench.api("ns"), "a").await;
+    going::<PersistentVolume>(Api::all(bench.client.clone()), &volume).await;
+    // Credentials above all.
+    bench.gone::<Secret>("ns", "a-worker").await;
+    bench.gone::<Secret>("ns", "a-client").await;
+    bench.gone::<ServiceAccount>("ns", "a-worker").await;
+    bench.gone::<PodDisruptionBudget>("ns", "a-worker").await;
+
+    for name in ["notes", "a-notes", "unlabelled", "b-members"] {
+        bench.api::<ConfigMap>("ns").get(name).await.unwrap();
+    }
+    assert_eq!(bench.api::<StatefulSet>("ns").get("b-worker").await.unwrap().uid(), kept.uid());
+    bench.api::<Secret>("ns").get("b-worker").await.unwrap();
+    bench.bound("ns", "b").await;
+}
