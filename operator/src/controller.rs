@@ -74,7 +74,7 @@ pub async fn run(
         worker_image: settings.worker_image,
     });
     let (datasets, runtimes) = split(triggers, &mut tasks);
-    tasks.spawn(sweep::run(ctx.clone()));
+    tasks.spawn(sweep::run(ctx.clone(), settings.namespace));
     tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop));
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{apply, dereference::is_ours};
 use crate::{
     context::Context,
-    names::{Names, persistent_volume},
+    names::{NAMESPACE_LABEL, Names, persistent_volume},
     watches,
 };
 
@@ -19,17 +19,18 @@ const PERIOD: Duration = Duration::from_mins(1);
 /// The stores follow separate watches: an object of a Dataset that is just being made gets time to be seen.
 const SETTLE: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(ctx: Arc<Context>) {
+/// In `namespace` alone, if it is given: of others, nobody here knows which Datasets there are.
+pub(super) async fn run(ctx: Arc<Context>, namespace: Option<String>) {
     tokio::time::sleep(SETTLE).await;
     loop {
-        if let Err(error) = sweep(&ctx).await {
+        if let Err(error) = sweep(&ctx, namespace.as_deref()).await {
             tracing::warn!(%error, "an orphan was not removed; it will be tried again");
         }
         tokio::time::sleep(PERIOD).await;
     }
 }
 
-async fn sweep(ctx: &Context) -> Result<(), apply::Error> {
+async fn sweep(ctx: &Context, namespace: Option<&str>) -> Result<(), apply::Error> {
     let stores = &ctx.stores;
     let worker = |names: &Names| vec![names.worker()];
     // Secrets are not watched: they go first, while what tells of them is there.
@@ -41,7 +42,7 @@ async fn sweep(ctx: &Context) -> Result<(), apply::Error> {
     orphans(ctx, &stores.services, |n| vec![n.worker(), n.cache()]).await?;
     orphans(ctx, &stores.config_maps, |n| vec![n.members()]).await?;
     orphans(ctx, &stores.claims, |n| vec![n.dataset.clone()]).await?;
-    volumes(ctx).await
+    volumes(ctx, namespace).await
 }
 
 /// The Secret `name` of every Dataset that is gone and of which `store` still has an object.
@@ -96,13 +97,15 @@ where
     Ok(())
 }
 
-/// Volumes have no owner that the garbage collector follows: they belong to a namespaced object.
-async fn volumes(ctx: &Context) -> Result<(), apply::Error> {
+/// Volumes have no owner that the garbage collector follows: they belong to a namespaced object. They are watched in all
+/// namespaces, for they are in none.
+async fn volumes(ctx: &Context, namespace: Option<&str>) -> Result<(), apply::Error> {
     let uid = |dataset: &Arc<Dataset>| dataset.uid().map(|uid| persistent_volume(&uid));
     let wanted: BTreeSet<String> = ctx.stores.datasets.state().iter().filter_map(uid).collect();
     for volume in ctx.stores.volumes.state() {
         let name = volume.name_any();
-        if wanted.contains(&name) || volume.metadata.deletion_timestamp.is_some() {
+        let is_foreign = namespace.is_some_and(|ours| volume.labels().get(NAMESPACE_LABEL).is_none_or(|n| n != ours));
+        if is_foreign || wanted.contains(&name) || volume.metadata.deletion_timestamp.is_some() {
             continue;
         }
         tracing::info!(name, "removing the volume of a Dataset that is gone");

@@ -97,9 +97,14 @@ impl Bench {
     }
 
     pub(crate) fn start_operator(&mut self) {
+        self.start_operator_of(None);
+    }
+
+    /// One that looks after `namespace` alone, if it is given.
+    pub(crate) fn start_operator_of(&mut self, namespace: Option<&str>) {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
-        let settings = Settings { worker_image: "penstock:test".into(), namespace: None };
+        let settings = Settings { worker_image: "penstock:test".into(), namespace: namespace.map(str::to_owned) };
         let run =
             controller::run(self.client.clone(), settings, self.workers.clone(), self.metrics.clone(), stop.clone());
         self.operator = Some((stop, tokio::spawn(run)));

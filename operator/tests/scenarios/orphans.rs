@@ -5,7 +5,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -90,4 +90,41 @@ async fn what_a_dataset_left_that_was_removed_by_force_is_swept_and_nothing_else
     assert_eq!(bench.api::<StatefulSet>("ns").get("b-worker").await.unwrap().uid(), kept.uid());
     bench.api::<Secret>("ns").get("b-worker").await.unwrap();
     bench.bound("ns", "b").await;
+}
+
+/// A volume of a Dataset that never was, as the operator of `namespace` would have made it.
+fn lost_volume(name: &str, namespace: &str) -> PersistentVolume {
+    let labels = json!({
+        "app.kubernetes.io/managed-by": "penstock-operator", "penstock.dev/dataset": "lost",
+        "penstock.dev/namespace": namespace
+    });
+    let spec = json!({
+        "accessModes": ["ReadOnlyMany"], "capacity": {"storage": "1Pi"}, "persistentVolumeReclaimPolicy": "Retain",
+        "csi": {"driver": "csi.penstock.dev", "volumeHandle": name}
+    });
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": spec})).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_one_namespace_leaves_the_volumes_of_others_alone() {
+    let mut bench = Bench::start().await;
+    let volumes: Api<PersistentVolume> = Api::all(bench.client.clone());
+    bench.namespace("ns").await;
+    bench.namespace("other").await;
+    complete(&bench, "b").await;
+    let volume = format!("penstock-{}", common::uid(&bench.api::<Dataset>("ns").get("b").await.unwrap()));
+    bench.stop_operator().await;
+    for (name, namespace) in [("lost-here", "other"), ("lost-elsewhere", "ns")] {
+        volumes.create(&PostParams::default(), &lost_volume(name, namespace)).await.unwrap();
+    }
+
+    bench.start_operator_of(Some("other"));
+    bench.pair("other", "a").await;
+    bench.bound("other", "a").await;
+    going::<PersistentVolume>(volumes.clone(), "lost-here").await;
+    // The sweep goes through the volumes in no order.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for name in [volume.as_str(), "lost-elsewhere"] {
+        assert_eq!(volumes.get(name).await.unwrap().metadata.deletion_timestamp, None, "{name}");
+    }
 }
