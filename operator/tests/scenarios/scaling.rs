@@ -96,9 +96,6 @@ pub(crate) async fn a_change_of_mind_keeps_the_worker_that_was_to_go(bench: &Ben
     assert_eq!(seen.spec.unwrap().replicas, Some(2));
     // Both know of each other again: the list without the worker, and the one with it.
     let epoch = status.epoch.unwrap();
-    wait_for("the list at both", || async {
-        let stats = bench.workers.stats.lock();
-        (stats[&leaving].epoch >= epoch).then_some(())
-    })
-    .await;
+    wait_for("the list at both", || async { (bench.workers.stats.lock()[&leaving].epoch >= epoch).then_some(()) })
+        .await;
 }

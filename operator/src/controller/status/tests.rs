@@ -16,8 +16,8 @@ use crate::controller::{plan::scaling::Step, validate};
 /// What a view borrows.
 #[derive(Clone)]
 struct Scene {
-    dataset: Dataset,
-    runtime: Option<CacheRuntime>,
+    dataset: Box<Dataset>,
+    runtime: Option<Box<CacheRuntime>>,
     problem: Option<Invalid>,
     bound: bool,
     scaling: Option<Scaling>,
@@ -106,11 +106,11 @@ impl Scene {
     }
 
     fn with_view<T>(&self, read: impl FnOnce(&View<'_>) -> T) -> T {
-        let valid = self.runtime.as_ref().and_then(|runtime| validate::runtime(runtime).ok());
+        let valid = self.runtime.as_deref().and_then(|runtime| validate::runtime(runtime).ok());
         read(&View {
             names: &Names::new("ns", "a"),
             dataset: &self.dataset,
-            runtime: self.runtime.as_ref(),
+            runtime: self.runtime.as_deref(),
             valid_runtime: valid.as_ref(),
             problem: self.problem.as_ref(),
             bound: self.bound,
