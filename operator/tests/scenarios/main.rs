@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod deletion;
 mod mended;
 mod namespace;
 mod orphans;
@@ -26,7 +27,11 @@ async fn scenarios_of_a_dataset_that_serves() {
         serving::a_secret_that_goes_and_comes_back_takes_readiness_with_it(&bench),
         serving::a_ufs_that_denies_is_told_and_recovers(&bench),
         serving::a_pod_without_its_image_is_told_and_recovers(&bench),
+        serving::a_local_path_without_a_volume_fails_until_one_is_brought_in(&bench),
         mended::what_someone_deletes_or_changes_is_as_it_was(&bench),
+        mended::claim_and_volume_that_were_deleted_are_made_anew_for_each_other(&bench),
+        mended::secrets_that_were_deleted_come_back_with_the_key_that_mounts_hold(&bench),
+        deletion::a_finalizer_of_someone_else_is_kept_and_nothing_is_made_again_meanwhile(&bench),
     );
 }
 

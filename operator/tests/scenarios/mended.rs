@@ -1,16 +1,16 @@
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
 
 use super::*;
-use crate::common::wait_for;
+use crate::common::{wait_at_most, wait_for};
 
 /// Deletes an object and waits for the one that comes in its place.
 macro_rules! comes_back {
@@ -54,4 +54,56 @@ pub(crate) async fn what_someone_deletes_or_changes_is_as_it_was(bench: &Bench) 
     .await;
     assert_eq!(bench.api::<Secret>(ns).get("a-client").await.unwrap().data, client.data);
     dataset_is(bench, ns, "Ready", "True", "WorkersReady").await;
+}
+
+/// Waits until claim and volume `a` name each other, neither is the one of before, and the Dataset is told bound.
+async fn bound_anew(bench: &Bench, ns: &str, claim: Option<String>, volume: Option<String>) -> PersistentVolume {
+    let dataset = common::uid(&bench.api::<Dataset>(ns).get("a").await.unwrap());
+    let volumes: Api<PersistentVolume> = Api::all(bench.client.clone());
+    let found = wait_for(&format!("{ns}: bound anew"), || async {
+        let now = bench.api::<PersistentVolumeClaim>(ns).get_opt("a").await.unwrap()?;
+        let found = volumes.get_opt(&format!("penstock-{dataset}")).await.unwrap()?;
+        let named = found.spec.as_ref()?.claim_ref.as_ref()?.uid.clone();
+        let fresh = now.uid() != claim && found.uid() != volume && found.metadata.deletion_timestamp.is_none();
+        (fresh && named == now.uid()).then_some(found)
+    })
+    .await;
+    bench.bound(ns, "a").await;
+    found
+}
+
+pub(crate) async fn claim_and_volume_that_were_deleted_are_made_anew_for_each_other(bench: &Bench) {
+    let ns = "volume";
+    serving(bench, ns).await;
+    let volumes: Api<PersistentVolume> = Api::all(bench.client.clone());
+    let before = bound_anew(bench, ns, None, None).await;
+    let claim = bench.api::<PersistentVolumeClaim>(ns).get("a").await.unwrap();
+
+    bench.delete::<PersistentVolumeClaim>(ns, "a").await;
+    bench.dataset_says(ns, "a", "Bound", "False", "ApplyFailed").await;
+    bench.release_claim(ns, "a").await;
+    let after = bound_anew(bench, ns, claim.uid(), None).await;
+    assert_eq!(after.uid(), before.uid());
+
+    volumes.delete(&before.name_any(), &DeleteParams::default()).await.unwrap();
+    bench.dataset_says(ns, "a", "Bound", "False", "ApplyFailed").await;
+    // In the place of the controller manager.
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    volumes.patch(&before.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    let after = bound_anew(bench, ns, claim.uid(), before.uid()).await;
+    assert_eq!(after.spec.unwrap().csi, before.spec.unwrap().csi);
+}
+
+pub(crate) async fn secrets_that_were_deleted_come_back_with_the_key_that_mounts_hold(bench: &Bench) {
+    let ns = "keys";
+    serving(bench, ns).await;
+    let secrets = bench.api::<Secret>(ns);
+    let key = secrets.get("a-client").await.unwrap().data.unwrap()["client.key"].clone();
+    for name in ["a-client", "a-worker"] {
+        bench.delete::<Secret>(ns, name).await;
+        let back = || async { secrets.get_opt(name).await.unwrap() };
+        let after = wait_at_most(PATIENCE, &format!("another Secret {name}"), back).await;
+        assert_eq!(after.data.unwrap()["client.key"], key, "{name}");
+    }
+    bench.bound(ns, "a").await;
 }

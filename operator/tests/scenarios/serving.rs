@@ -145,3 +145,26 @@ pub(crate) async fn a_pod_without_its_image_is_told_and_recovers(bench: &Bench) 
     pods.patch_status("a-worker-0", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     dataset_is(bench, ns, "Ready", "True", "WorkersReady").await;
 }
+
+pub(crate) async fn a_local_path_without_a_volume_fails_until_one_is_brought_in(bench: &Bench) {
+    let ns = "local";
+    bench.namespace(ns).await;
+    let mut dataset = common::dataset("a");
+    dataset["spec"]["mounts"] = json!([{"mountPoint": "local:///mnt/nfs/data"}]);
+    bench.apply::<Dataset>(ns, dataset).await;
+    bench.apply::<CacheRuntime>(ns, common::runtime("a")).await;
+    let message = dataset_is(bench, ns, "Failed", "False", "InvalidSpec").await;
+    for word in ["spec.mounts[0].mountPoint", "/mnt/nfs/data", "spec.worker.volumeMounts"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(bench.api::<StatefulSet>(ns).get_opt("a-worker").await.unwrap().is_none());
+    assert_eq!(runtime_status(bench, ns).await.phase, Some(penstock_api::CacheRuntimePhase::Failed));
+
+    let mut runtime = common::runtime("a");
+    runtime["spec"]["worker"] = json!({
+        "volumes": [{"name": "nfs", "nfs": {"server": "nfs.example", "path": "/"}}],
+        "volumeMounts": [{"name": "nfs", "mountPath": "/mnt/nfs"}]
+    });
+    bench.apply::<CacheRuntime>(ns, runtime).await;
+    served(bench, ns).await;
+}

@@ -27,7 +27,6 @@ fn a_dataset_on_its_way_to_serving() {
     let starts = "False WorkersNotReady";
     let lacks = "False RuntimeNotFound";
     let fresh = Scene { bound: false, ..Scene::bound() };
-    let asking = [saying(0, MountHealth::Unknown), saying(1, MountHealth::Serving)];
     check([
         (
             "no runtime",
@@ -52,13 +51,6 @@ fn a_dataset_on_its_way_to_serving() {
             [BOUND, "False NoWorkers", SILENT],
             &["spec.replicas of the CacheRuntime is 0; raise it"],
         ),
-        (
-            "the UFS is asked for the first time",
-            Scene::bound().workers(asking),
-            Bound,
-            [BOUND, starts, SILENT],
-            &["2 of 2 workers serve; they are asking the UFS"],
-        ),
         ("serving", Scene::serving(), Ready, [BOUND, "True WorkersReady", WELL], &["2 of 2 workers serve", "mount it"]),
         (
             "one serves",
@@ -68,6 +60,14 @@ fn a_dataset_on_its_way_to_serving() {
             &["1 of 2 workers serve"],
         ),
     ]);
+}
+
+#[test]
+fn a_dataset_is_not_ready_before_its_ufs_has_answered() {
+    let asking = [saying(0, MountHealth::Unknown), saying(1, MountHealth::Serving)];
+    let words = &["2 of 2 workers serve; they are asking the UFS"][..];
+    let said = [BOUND, "False WorkersNotReady", SILENT];
+    check([("asking", Scene::bound().workers(asking), DatasetPhase::Bound, said, words)]);
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn a_runtime_on_its_way_to_serving() {
             &["mend it"],
         ),
     ]);
-    assert!(Scene::fresh().of_runtime(at(2)).is_none(), "there is no runtime to tell anything of");
+}
+
+#[test]
+fn without_a_runtime_nothing_is_told_of_one() {
+    assert!(Scene::fresh().of_runtime(at(2)).is_none());
 }
 
 #[test]
