@@ -226,11 +226,12 @@ pub(crate) fn runtime(name: &str) -> Value {
     })
 }
 
+/// Longer than anything takes but what waits for workers and Secrets both.
 pub(crate) async fn wait_for<T, F>(what: &str, probe: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    wait_at_most(Duration::from_secs(20), what, probe).await
+    wait_at_most(Duration::from_secs(40), what, probe).await
 }
 
 pub(crate) async fn wait_at_most<T, F>(limit: Duration, what: &str, mut probe: impl FnMut() -> F) -> T

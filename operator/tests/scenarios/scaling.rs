@@ -52,7 +52,7 @@ pub(crate) async fn a_worker_that_never_ends_handing_over_goes_when_its_time_is_
     bench.workers.stats.lock().get_mut(&leaving).unwrap().handover = handover;
 
     let begun = Instant::now();
-    scale(bench, ns, 1, 4).await;
+    scale(bench, ns, 1, 8).await;
     let status = draining(bench, ns, &["a-worker-1"]).await;
     assert_eq!((status.phase, status.ready_replicas), (Some(CacheRuntimePhase::Ready), 1));
     let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
@@ -64,7 +64,7 @@ pub(crate) async fn a_worker_that_never_ends_handing_over_goes_when_its_time_is_
 
     replicas(bench, ns, 1).await;
     // Times are kept in whole seconds.
-    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(7), "{:?}", begun.elapsed());
     let event = told(bench, ns, "DrainTimedOut").await;
     let note = event.note.unwrap();
     assert!(note.contains("5.00MiB") && note.contains("spec.drainTimeoutSeconds"), "{note}");
