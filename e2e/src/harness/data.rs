@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::image::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
@@ -59,14 +60,6 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     }
     data.truncate(length);
     data
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) fn images(folder: &Path) -> Result<Images> {
     for program in &programs {
         hash.update(std::fs::read(program)?);
     }
-    let digest = super::data::hex(&hash.finalize());
+    let digest = image::hex(&hash.finalize());
     let (penstock, toolbox) = (folder.join("penstock.tar"), folder.join("toolbox.tar"));
     image::penstock(&penstock, &programs)?;
     image::toolbox(&toolbox)?;
