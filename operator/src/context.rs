@@ -3,12 +3,16 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt, runtime::events::Recorder};
+use kube::{Api, Client, ResourceExt, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
+use penstock_api::Dataset;
 use tokio::time::Instant;
 
 use crate::{
-    controller::apply::{Applier, Made},
+    controller::{
+        apply::{Applier, Made},
+        events::EventRecorder,
+    },
     metrics::Metrics,
     watches::Stores,
     worker_api::WorkerApi,
@@ -19,8 +23,9 @@ pub struct Context {
     pub stores: Stores,
     pub secrets: SecretCache,
     pub made: Made,
+    pub unbound: Unbound,
     pub workers: Arc<dyn WorkerApi>,
-    pub recorder: Recorder,
+    pub recorder: EventRecorder,
     pub metrics: Arc<Metrics>,
     /// Image of workers whose runtime names none.
     pub worker_image: String,
@@ -29,6 +34,29 @@ pub struct Context {
 impl Context {
     pub fn applier(&self) -> Applier<'_> {
         Applier { client: &self.client, metrics: &self.metrics, made: &self.made }
+    }
+}
+
+/// No pass over a Dataset takes longer, unless it waits for someone.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The Datasets that will be mountable as soon as they were looked at: they go before what can wait.
+#[derive(Default)]
+pub struct Unbound(Mutex<HashMap<ObjectRef<Dataset>, Instant>>);
+
+impl Unbound {
+    pub fn add(&self, dataset: ObjectRef<Dataset>) {
+        self.0.lock().entry(dataset).or_insert_with(Instant::now);
+    }
+
+    pub fn remove(&self, dataset: &ObjectRef<Dataset>) {
+        self.0.lock().remove(dataset);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let mut waiting = self.0.lock();
+        waiting.retain(|_, since| since.elapsed() < SOON);
+        waiting.is_empty()
     }
 }
 
@@ -76,5 +104,24 @@ impl SecretCache {
 
     pub fn forget(&self, namespace: &str, name: &str) {
         self.0.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_up_for_long_by_a_dataset_that_is_never_looked_at() {
+        let (unbound, one, other) = (Unbound::default(), ObjectRef::new("one"), ObjectRef::new("other"));
+        assert!(unbound.is_empty());
+        unbound.add(one.clone());
+        unbound.add(other.clone());
+        unbound.remove(&one);
+        assert!(!unbound.is_empty());
+        tokio::time::advance(SOON / 2).await;
+        unbound.add(other);
+        tokio::time::advance(SOON / 2).await;
+        assert!(unbound.is_empty());
     }
 }

@@ -6,9 +6,10 @@ pub mod apply;
 pub mod build;
 mod deletion;
 mod dereference;
-mod events;
+pub mod events;
 pub mod plan;
 mod reconcile;
+mod set_up;
 pub mod status;
 mod sweep;
 pub mod validate;
@@ -19,25 +20,20 @@ use futures::{StreamExt, TryStreamExt, channel::mpsc};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    runtime::{
-        self, applier,
-        controller::Action,
-        events::{Recorder, Reporter},
-        reflector::ObjectRef,
-    },
+    runtime::{self, applier, controller::Action, reflector::ObjectRef},
 };
 use penstock_api::{CacheRuntime, Dataset};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Context, SecretCache},
+    context::{Context, SecretCache, Unbound},
     metrics::Metrics,
     watches::{self, Trigger, Triggers},
     worker_api::WorkerApi,
 };
 
-use self::{apply::Made, validate::Claim};
+use self::{apply::Made, events::EventRecorder, validate::Claim};
 pub use reconcile::Error;
 
 /// Reconciles at once. They mostly wait for the API server.
@@ -62,32 +58,38 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let started = watches::start(&client, settings.namespace.as_deref(), &mut tasks);
     let Some((stores, triggers)) = stop.run_until_cancelled(started).await else { return };
-    let reporter = Reporter { controller: "penstock-operator".into(), instance: None };
     let ctx = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: EventRecorder::start(client.clone(), &mut tasks),
         client,
         stores,
         secrets: SecretCache::default(),
         made: Made::default(),
+        unbound: Unbound::default(),
         workers,
         metrics,
         worker_image: settings.worker_image,
     });
-    let (datasets, runtimes) = split(triggers, &mut tasks);
+    let (datasets, runtimes) = split(triggers, &ctx, &mut tasks);
     tasks.spawn(sweep::run(ctx.clone(), settings.namespace));
     tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop));
 }
 
 type Queue<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
 
-fn split(mut triggers: Triggers, tasks: &mut JoinSet<()>) -> (Queue<Dataset>, Queue<CacheRuntime>) {
+fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> (Queue<Dataset>, Queue<CacheRuntime>) {
     let (datasets, dataset_queue) = mpsc::unbounded();
     let (runtimes, runtime_queue) = mpsc::unbounded();
+    let ctx = ctx.clone();
     tasks.spawn(async move {
         while let Some(trigger) = triggers.next().await {
             // Closed means that the operator stops.
             let _ = match trigger {
-                Trigger::Dataset(dataset) => datasets.unbounded_send(dataset).is_ok(),
+                Trigger::Dataset(dataset) => {
+                    if ctx.stores.datasets.get(&dataset).is_some_and(|d| !status::says_bound(&d)) {
+                        ctx.unbound.add(dataset.clone());
+                    }
+                    datasets.unbounded_send(dataset).is_ok()
+                }
                 Trigger::Runtime(runtime) => runtimes.unbounded_send(runtime).is_ok(),
             };
         }
@@ -114,7 +116,11 @@ async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Er
     let begun = Instant::now();
     let id = format!("{}/{}", dataset.namespace().unwrap_or_default(), dataset.name_any());
     ctx.metrics.began();
+    let reference = ObjectRef::from_obj(dataset.as_ref());
     let result = reconcile::reconcile(dataset, ctx.clone()).await;
+    if !result.as_ref().is_err_and(Error::is_quiet) {
+        ctx.unbound.remove(&reference);
+    }
     let loud = result.as_ref().err().filter(|error| !error.is_quiet());
     ctx.metrics.ended(begun.elapsed(), loud.map(Into::into));
     match (&result, loud) {
@@ -141,11 +147,15 @@ async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, sto
 
 /// The status of a runtime that serves no Dataset; of others, the pair's reconcile writes it.
 async fn unclaimed(runtime: Arc<CacheRuntime>, ctx: Arc<Context>) -> Result<Action, apply::Error> {
-    let (_, datasets) = dereference::neighbours(&ctx, &runtime.namespace().unwrap_or_default());
+    let namespace = runtime.namespace().unwrap_or_default();
+    let datasets = watches::related(&ctx.stores.datasets, &namespace, &runtime.name_any());
     let datasets: Vec<&Dataset> = datasets.iter().map(AsRef::as_ref).collect();
     if runtime.metadata.deletion_timestamp.is_none()
         && let Claim::None(problem) = validate::dataset_of(&runtime, &datasets)
     {
+        if let Some(rest) = reconcile::grace(runtime.creation_timestamp(), Timestamp::now()) {
+            return Ok(Action::requeue(rest));
+        }
         let status = status::unclaimed(&runtime, &problem, Timestamp::now());
         reconcile::write_runtime_status(&runtime, &status, &ctx).await?;
     }

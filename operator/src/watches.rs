@@ -1,7 +1,7 @@
 //! What the operator keeps in memory of the API server: one watch per kind, of our own objects only, and who is to be
 //! looked at when something changes.
 
-use std::{collections::HashMap, fmt::Debug, hash::Hash};
+use std::{collections::HashMap, fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::{Stream, StreamExt, channel::mpsc};
 use k8s_openapi::{
@@ -51,7 +51,7 @@ pub enum Trigger {
 pub type Triggers = mpsc::UnboundedReceiver<Trigger>;
 
 /// The object of `name` in `namespace`.
-pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<std::sync::Arc<K>>
+pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -101,13 +101,19 @@ async fn ready(stores: &Stores) {
 fn of_dataset(dataset: &Dataset) -> Vec<Trigger> {
     let namespace = dataset.namespace().unwrap_or_default();
     let runtime = |name: &str| Trigger::Runtime(ObjectRef::new(name).within(&namespace));
-    vec![Trigger::Dataset(ObjectRef::from_obj(dataset)), runtime(&dataset.runtime_name()), runtime(&dataset.name_any())]
+    vec![Trigger::Dataset(ObjectRef::from_obj(dataset)), runtime(dataset.runtime_name()), runtime(&dataset.name_any())]
+}
+
+/// Datasets that claim the runtime of this name, and the one that is called like it.
+pub fn related(datasets: &Store<Dataset>, namespace: &str, runtime: &str) -> Vec<Arc<Dataset>> {
+    datasets.state_filter(|d| {
+        d.metadata.namespace.as_deref() == Some(namespace)
+            && (d.runtime_name() == runtime || d.metadata.name.as_deref() == Some(runtime))
+    })
 }
 
 fn of_runtime(runtime: &CacheRuntime, datasets: &Store<Dataset>) -> Vec<Trigger> {
-    let (namespace, name) = (runtime.namespace(), runtime.name_any());
-    let named = |d: &Dataset| d.namespace() == namespace && (d.name_any() == name || d.runtime_name() == name);
-    let related = datasets.state_filter(named);
+    let related = related(datasets, &runtime.namespace().unwrap_or_default(), &runtime.name_any());
     let related = related.iter().map(|d| Trigger::Dataset(ObjectRef::from_obj(d.as_ref())));
     related.chain([Trigger::Runtime(ObjectRef::from_obj(runtime))]).collect()
 }

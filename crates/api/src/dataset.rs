@@ -8,7 +8,7 @@ mod status;
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display};
@@ -294,8 +294,9 @@ pub struct IntervalError {
 
 impl Dataset {
     /// Name of the CacheRuntime that serves this Dataset: `spec.runtime.name`, else the Dataset's own.
-    pub fn runtime_name(&self) -> String {
-        self.spec.runtime.as_ref().map_or_else(|| self.name_any(), |runtime| runtime.name.clone())
+    pub fn runtime_name(&self) -> &str {
+        let own = || self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.runtime.as_ref().map_or_else(own, |runtime| &runtime.name)
     }
 }
 

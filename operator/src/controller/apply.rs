@@ -60,7 +60,7 @@ impl Error {
 /// A watch that is further behind than this has lost an object: it is made again.
 const BEHIND: Duration = Duration::from_secs(10);
 
-/// The objects that were made and may not be in the watches yet.
+/// The objects that were made and may not be in the watches yet. A Dataset counts as made once it was said to be bound.
 #[derive(Debug, Default)]
 pub struct Made(Mutex<HashMap<Key, Instant>>);
 
@@ -77,7 +77,7 @@ impl Made {
         self.0.lock().remove(&key::<K>(namespace, name));
     }
 
-    fn remember<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
+    pub fn remember<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
         let mut made = self.0.lock();
         made.retain(|_, at| at.elapsed() < BEHIND);
         made.insert(key::<K>(namespace, name), Instant::now());

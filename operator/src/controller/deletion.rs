@@ -59,7 +59,7 @@ async fn wait(dataset: &Dataset, names: &Names, users: Vec<String>, ctx: &Contex
         Err(Error::Apply(error)) if error.is_terminating() => Pass::default(),
         found => found?,
     };
-    write_status(dataset, names, &mut Pass { users, ..found }, ctx).await?;
+    write_status(dataset, names, &Pass { users, ..found }, ctx).await?;
     Ok(Action::requeue(IN_USE))
 }
 

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Resource, ResourceExt, api::PartialObjectMeta};
 use penstock_api::{
-    CacheRuntime, Dataset, Reason,
+    Dataset, Reason,
     names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY},
 };
 use penstock_wire::{
@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     plan::scaling::WorkerSeen,
+    status,
     validate::{Invalid, SecretData, Secrets, secret_names},
 };
 use crate::{
@@ -82,9 +83,9 @@ pub(super) fn watched(ctx: &Context, dataset: &Dataset, names: &Names) -> Observ
 
 fn pods(ctx: &Context, names: &Names) -> Vec<(u32, Arc<Pod>)> {
     let ours = |pod: &Pod| {
-        pod.namespace().as_deref() == Some(&names.namespace)
+        pod.metadata.namespace.as_deref() == Some(&names.namespace)
             && pod.labels().get(LABEL_DATASET) == Some(&names.dataset)
-            && names.ordinal(&pod.name_any()).is_some()
+            && names.ordinal(pod.metadata.name.as_deref().unwrap_or_default()).is_some()
     };
     let mut pods: Vec<_> = (ctx.stores.pods.state_filter(ours).into_iter())
         .filter_map(|pod| Some((names.ordinal(&pod.name_any())?, pod)))
@@ -109,6 +110,7 @@ pub(super) async fn own(ctx: &Context, dataset: &Dataset, names: &Names) -> Resu
 fn await_made(ctx: &Context, dataset: &Dataset, names: &Names, seen: &Observed) -> Result<(), Error> {
     let (worker, ns) = (names.worker(), &names.namespace);
     let volume = persistent_volume(&dataset.uid().unwrap_or_default());
+    awaited::<Dataset>(ctx, ns, &names.dataset, status::says_bound(dataset))?;
     awaited::<StatefulSet>(ctx, ns, &worker, seen.statefulset.is_some())?;
     awaited::<Service>(ctx, ns, &worker, seen.headless.is_some())?;
     awaited::<Service>(ctx, ns, &names.cache(), seen.cache.is_some())?;
@@ -216,14 +218,6 @@ pub(super) async fn secrets(ctx: &Context, dataset: &Dataset, names: &Names) -> 
         SecretData(secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect())
     };
     Ok(wanted.into_iter().zip(found).filter_map(|(name, secret)| Some((name, data(secret?.as_ref())))).collect())
-}
-
-/// Runtimes and Datasets of the namespace.
-pub(super) fn neighbours(ctx: &Context, namespace: &str) -> (Vec<Arc<CacheRuntime>>, Vec<Arc<Dataset>>) {
-    (
-        ctx.stores.runtimes.state_filter(|r| r.namespace().as_deref() == Some(namespace)),
-        ctx.stores.datasets.state_filter(|d| d.namespace().as_deref() == Some(namespace)),
-    )
 }
 
 /// Key of a Secret, if there is one that can be read.

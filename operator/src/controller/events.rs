@@ -1,8 +1,12 @@
 //! Events, on transitions only.
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
 use penstock_api::{Reason, human_bytes};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::plan::scaling::Step;
 
@@ -75,23 +79,34 @@ pub(super) fn scaling(was_draining: bool, wanted: u32, step: &Step) -> Option<Ne
     }
 }
 
-/// Publishes in the background: an Event that is lost, as in a namespace that is going, changes nothing.
-pub(super) fn publish(recorder: &Recorder, regarding: ObjectReference, events: Vec<News>) {
-    if events.is_empty() {
-        return;
-    }
-    let recorder = recorder.clone();
-    tokio::spawn(async move {
-        for (type_, reason, mut note) in events {
-            // The API server's limit is 1 kB.
-            let end = note.floor_char_boundary(1000);
-            note.truncate(end);
-            let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
-            if let Err(error) = recorder.publish(&event, &regarding).await {
-                tracing::debug!(%error, "an event was not recorded");
+/// Publishes in the background, one at a time: an Event must not delay what it tells of, and one that is lost, as in a
+/// namespace that is going, changes nothing.
+pub struct EventRecorder(mpsc::UnboundedSender<(ObjectReference, News)>);
+
+impl EventRecorder {
+    pub fn start(client: Client, tasks: &mut JoinSet<()>) -> Self {
+        let reporter = Reporter { controller: "penstock-operator".into(), instance: None };
+        let recorder = Recorder::new(client, reporter);
+        let (sender, mut queue) = mpsc::unbounded_channel::<(ObjectReference, News)>();
+        tasks.spawn(async move {
+            while let Some((regarding, (type_, reason, mut note))) = queue.recv().await {
+                // The API server's limit is 1 kB.
+                note.truncate(note.floor_char_boundary(1000));
+                let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
+                if let Err(error) = recorder.publish(&event, &regarding).await {
+                    tracing::debug!(%error, "an event was not recorded");
+                }
             }
+        });
+        Self(sender)
+    }
+
+    pub(super) fn publish(&self, regarding: &ObjectReference, events: impl IntoIterator<Item = News>) {
+        for event in events {
+            // Closed means that the operator stops.
+            let _ = self.0.send((regarding.clone(), event));
         }
-    });
+    }
 }
 
 #[cfg(test)]

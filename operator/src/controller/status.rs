@@ -82,6 +82,11 @@ impl View<'_> {
     }
 }
 
+/// Whether the Dataset was bound when it was looked at before.
+pub fn says_bound(dataset: &Dataset) -> bool {
+    dataset.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Bound))
+}
+
 pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
     let old = view.dataset.status.clone().unwrap_or_default();
     let generation = view.dataset.metadata.generation;

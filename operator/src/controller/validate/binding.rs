@@ -32,7 +32,7 @@ pub fn bind<'a>(
             ),
         ));
     };
-    match holder(&name, datasets) {
+    match holder(name, datasets) {
         Some(holder) if holder.name_any() != dataset.name_any() => Err(Invalid::new(
             Reason::RuntimeTaken,
             format!(
