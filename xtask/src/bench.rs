@@ -3,12 +3,15 @@
 mod control;
 mod csi;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::run::root;
+use crate::run::{cargo, root};
+
+/// Folder of ready-built programs, to compare builds; without it Cargo builds them.
+const PROGRAMS: &str = "PENSTOCK_BENCH_PROGRAMS";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -78,6 +81,19 @@ fn print(cases: &[Case]) {
             peers.join(", ")
         );
     }
+}
+
+/// Builds what is measured, unless it is given.
+fn build(packages: &[&str]) -> anyhow::Result<()> {
+    if std::env::var_os(PROGRAMS).is_some() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
+    cargo("build", &[&["build", "--release"], &packages[..]].concat())
+}
+
+fn program(name: &str) -> PathBuf {
+    std::env::var_os(PROGRAMS).map_or_else(|| root().join("target/release"), PathBuf::from).join(name)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -5,23 +5,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Secret, Service},
+};
 use kube::{
-    Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
-use penstock_api::{CacheRuntime, Dataset};
+use penstock_api::{CacheRuntime, CacheRuntimePhase, Dataset};
 use penstock_testkit::{
     control_plane::{ControlPlane, ControlPlaneOptions},
     process::{ChildGuard, Spawn, free_port},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Better, Case, csi, median};
-use crate::run::{cargo, root};
+use super::{Better, Case, build, csi, median, program};
+use crate::run::root;
 
 /// Pairs of the large case.
 const MANY: usize = 300;
@@ -30,9 +34,7 @@ const APPLIERS: usize = 16;
 const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
-    let packages = ["penstock-operator", "penstock-worker", "penstock-mount"];
-    let args: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
-    cargo("build", &[&["build", "--release"], &args[..]].concat())?;
+    build(&["penstock-operator", "penstock-worker", "penstock-mount"])?;
     let runs = if quick { 1 } else { 3 };
     let mut one = Vec::new();
     let (mut many, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,9 +44,11 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
         for index in 0..if quick { 3 } else { 5 } {
             one.push(bench.one(index).await?);
         }
-        many.push(bench.many().await?);
-        memory.push(bench.operator_megabytes()?);
+        // First, for the operator is not done with the many when they are Bound.
         bare.push(bench.bare_writes().await?);
+        many.push(bench.many().await?);
+        bench.settle("many").await?;
+        memory.push(bench.operator_megabytes()?);
     }
     let mounts = csi::first_publishes(if quick { 3 } else { 7 }).await?;
     let case = |case, unit, values, limit: Option<Vec<f64>>, goal| Case {
@@ -78,10 +82,7 @@ impl Bench {
         let plane = ControlPlane::start_with(options).await?;
         plane.install_crds(root().join("crds")).await?;
         let address = format!("127.0.0.1:{}", free_port()?);
-        // Another build of the operator, to compare designs.
-        let program = std::env::var_os("PENSTOCK_BENCH_OPERATOR")
-            .map_or_else(|| root().join("target/release/penstock-operator"), Into::into);
-        let operator = Spawn::new(program, plane.folder().join("logs/operator.log"))
+        let operator = Spawn::new(program("penstock-operator"), plane.folder().join("logs/operator.log"))
             .args(["--worker-image", "penstock:bench", "--namespace", "default", "--http-addr", &address])
             .env("KUBECONFIG", plane.kubeconfig())
             .start()?;
@@ -134,8 +135,23 @@ impl Bench {
         self.namespace("many").await?;
         let names: Vec<String> = (0..MANY).map(|index| format!("pair-{index}")).collect();
         let (bound, applied) = self.bind("many", &names).await?;
-        eprintln!("{MANY}: applied in {applied:.2} s, the last was bound {bound:.2} s later");
+        let cpu = cpu_seconds(self.operator.pid())?;
+        eprintln!("{MANY}: applied in {applied:.2} s, the last was bound {bound:.2} s later; operator {cpu:.2} CPU s");
         Ok(bound)
+    }
+
+    /// Waits until all runtimes are Ready, so that the operator is done with all.
+    async fn settle(&self, namespace: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let api = Api::<CacheRuntime>::namespaced(self.client.clone(), namespace);
+        let is_ready =
+            |runtime: &CacheRuntime| runtime.status.as_ref().is_some_and(|s| s.phase == Some(CacheRuntimePhase::Ready));
+        while !api.list(&ListParams::default()).await?.items.iter().all(is_ready) {
+            ensure!(begun.elapsed() < PATIENCE, "not all CacheRuntimes became Ready");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        eprintln!("the last runtime was Ready {:.1} s after the last Bound", begun.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// The operator's resident memory, once it is done with all.
@@ -148,25 +164,55 @@ impl Bench {
         Ok(megabytes)
     }
 
-    /// Seconds that this API server takes to make as many small objects, with nobody watching, as a Dataset needs before
-    /// it can be Bound: finalizer, Service, claim, two Secrets, member list, volume, status.
+    /// Seconds that this API server and its controllers take for the same writes as the many need to be Bound, with nobody to
+    /// react: of each a Service, a Secret, a claim and its volume, and two small ones in place of the Dataset's own.
     async fn bare_writes(&self) -> anyhow::Result<f64> {
         self.namespace("bare").await?;
-        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "bare");
         let begun = Instant::now();
-        let write = |index: usize| {
-            let maps = maps.clone();
-            async move {
-                let name = format!("map-{index}");
-                let object =
-                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
-                maps.patch(&name, &PatchParams::apply("user"), &Patch::Apply(object)).await.map(drop)
-            }
-        };
-        stream::iter(0..MANY * 8).map(write).buffer_unordered(APPLIERS).try_collect::<()>().await?;
-        eprintln!("{} bare writes: {:.2} s", MANY * 8, begun.elapsed().as_secs_f64());
+        let pairs = stream::iter(0..MANY).map(|index| self.bare_pair(index)).buffer_unordered(APPLIERS);
+        pairs.try_collect::<()>().await?;
+        eprintln!("bare writes for {MANY}: {:.2} s", begun.elapsed().as_secs_f64());
         Ok(begun.elapsed().as_secs_f64())
     }
+
+    async fn bare_pair(&self, index: usize) -> anyhow::Result<()> {
+        let name = format!("bare-{index}");
+        let (modes, size) = (json!(["ReadOnlyMany"]), json!({"storage": "1Pi"}));
+        let claim =
+            json!({"accessModes": modes, "resources": {"requests": size}, "storageClassName": "", "volumeName": name});
+        let volume = json!({
+            "accessModes": modes, "capacity": size, "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": "bare", "name": name}, "csi": {"driver": "bench.penstock.dev", "volumeHandle": name}
+        });
+        let service = json!({"selector": {"bench": name}, "ports": [{"port": 80}]});
+        self.bare::<ConfigMap>(&name, "data", json!({"step": "begun"})).await?;
+        self.bare::<Service>(&name, "spec", service).await?;
+        self.bare::<Secret>(&name, "stringData", json!({"key": "value"})).await?;
+        self.bare::<PersistentVolumeClaim>(&name, "spec", claim).await?;
+        let params = PatchParams::apply("user");
+        let volume =
+            json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume});
+        Api::<PersistentVolume>::all(self.client.clone()).patch(&name, &params, &Patch::Apply(volume)).await?;
+        self.bare::<ConfigMap>(&name, "data", json!({"step": "bound"})).await
+    }
+
+    async fn bare<K>(&self, name: &str, field: &str, value: Value) -> anyhow::Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let object = json!({"apiVersion": "v1", "kind": K::kind(&()), "metadata": {"name": name}, field: value});
+        let api = Api::<K>::namespaced(self.client.clone(), "bare");
+        api.patch(name, &PatchParams::apply("user"), &Patch::Apply(object)).await?;
+        Ok(())
+    }
+}
+
+/// What the process has used of the processors since its start (proc(5): fields 14 and 15 of `stat`, in ticks of 10 ms).
+fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(") ").context("no program name in stat")?;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / 100.0)
 }
 
 /// Waits until each of `wanted` was Bound; when the last one was.

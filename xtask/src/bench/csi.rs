@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::run::root;
+use super::program;
 
 const DATASET: &str = "bench/prices";
 const VOLUME: &str = "bench/prices/0";
@@ -133,10 +133,6 @@ impl Node {
             ..NodePublishVolumeRequest::default()
         }
     }
-}
-
-fn program(name: &str) -> PathBuf {
-    root().join("target/release").join(name)
 }
 
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {
