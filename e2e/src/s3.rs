@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use penstock_testkit::process::{ChildGuard, Spawn, free_port};
 use penstock_testkit::proxy::{CountingProxy, Gate};
 use penstock_testkit::tools;
@@ -21,6 +21,7 @@ pub struct SeaweedFs {
     proxy: CountingProxy,
     server: ChildGuard,
     direct: SocketAddr,
+    metrics: u16,
     folder: TempDir,
 }
 
@@ -32,7 +33,7 @@ impl SeaweedFs {
     pub async fn start(address: IpAddr) -> Result<Self> {
         let program = tokio::task::spawn_blocking(tools::weed).await??;
         let folder = tempfile::Builder::new().prefix("penstock-s3.").tempdir()?;
-        let port = free_port()?;
+        let (port, metrics) = (free_port()?, free_port()?);
         let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let identity = json!({
             "name": "e2e",
@@ -45,10 +46,11 @@ impl SeaweedFs {
         std::fs::create_dir(&data)?;
         let server = Spawn::new(program, folder.path().join("weed.log"))
             .args(arguments(&data, &config, port, free_port)?)
+            .arg(format!("-metricsPort={metrics}"))
             .env("HOME", folder.path())
             .start()?;
         let proxy = CountingProxy::start((address, 0), direct).await?;
-        let mut server = Self { proxy, server, direct, folder };
+        let mut server = Self { proxy, server, direct, metrics, folder };
         server.wait_ready().await?;
         Ok(server)
     }
@@ -61,6 +63,15 @@ impl SeaweedFs {
     /// Bytes that readers have received through [`Self::endpoint`], headers included.
     pub fn bytes_sent(&self) -> u64 {
         self.proxy.bytes_to_client()
+    }
+
+    /// How often an object of `bucket` was read, whole or in part, as the server itself counts. Blocks.
+    pub fn object_reads(&self, bucket: &str) -> Result<u64> {
+        let mut command = Command::new(tools::debian("curl", "curl")?);
+        command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.metrics)]);
+        let output = command.output()?;
+        ensure!(output.status.success(), "no metrics: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(reads_of(bucket, &String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Lets the readers' traffic flow, wait or break.
@@ -106,6 +117,14 @@ impl SeaweedFs {
     }
 }
 
+/// Sums the answers of all codes to `GET` of objects, in the text format of Prometheus.
+fn reads_of(bucket: &str, metrics: &str) -> u64 {
+    let (family, bucket) = ("SeaweedFS_s3_request_total{", format!("bucket=\"{bucket}\""));
+    let counts = metrics.lines().filter(|line| line.starts_with(family) && line.contains(&bucket));
+    let reads = counts.filter(|line| line.contains("type=\"GET\""));
+    reads.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
 /// Sends one signed request.
 fn curl(args: &[String]) -> Result<()> {
     let user = format!("{}:{}", SeaweedFs::ACCESS_KEY, SeaweedFs::SECRET_KEY);
@@ -147,4 +166,22 @@ fn arguments(data: &Path, config: &Path, s3: u16, port: impl Fn() -> Result<u16>
         args.push(format!("-{name}={}", port()?));
     }
     Ok(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_reads_of_objects_of_the_bucket_count() {
+        let metrics = concat!(
+            "# TYPE SeaweedFS_s3_request_total counter\n",
+            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"GET\"} 3\n",
+            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"206\",type=\"GET\"} 1e+06\n",
+            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"LIST\"} 9\n",
+            "SeaweedFS_s3_request_total{bucket=\"ab\",code=\"200\",type=\"GET\"} 9\n",
+            "SeaweedFS_s3_request_seconds_count{bucket=\"a\",type=\"GET\"} 9\n",
+        );
+        assert_eq!(["a", "ab", "b"].map(|bucket| reads_of(bucket, metrics)), [1_000_003, 9, 0]);
+    }
 }
