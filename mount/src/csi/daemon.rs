@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -97,8 +97,11 @@ impl Daemon {
         tokio::spawn(async move {
             // The pipe stays open and read, or a later line on it would kill the process.
             tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await.ok();
-            let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
-            if expected.load(Ordering::Relaxed) {
+            let ended = child.wait().await;
+            // It also ends well by itself, once its file system is unmounted.
+            let expected = expected.load(Ordering::Relaxed) || ended.as_ref().is_ok_and(ExitStatus::success);
+            let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            if expected {
                 tracing::info!(dataset, pid = id.pid, status, "the serving process has ended");
             } else {
                 tracing::error!(

@@ -1,5 +1,5 @@
-//! From what a user wrote to what can be planned: after this step nothing is left for Kubernetes or a worker to
-//! reject but what only the UFS and the nodes know. Pure.
+//! From what a user wrote to what can be planned: after this step nothing is left for Kubernetes to reject, and for a
+//! worker only what the UFS and the nodes know, and options of one kind of UFS. Pure.
 
 mod binding;
 mod mounts;

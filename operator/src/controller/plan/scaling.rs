@@ -79,8 +79,8 @@ pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
         scene.workers.iter().filter(|w| (scene.wanted..current).contains(&w.ordinal) && w.addr.is_some()).collect();
     let unfinished: Vec<&WorkerSeen> = leaving.into_iter().filter(|w| !finished(w, members.epoch)).collect();
     let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(|stats| held(stats, members.epoch)).sum();
-    // Without members nobody takes the data: waiting would change nothing.
-    if unfinished.is_empty() || members.members.is_empty() {
+    // Without members nobody takes the data: waiting would change nothing. A time-out of zero asks not to wait.
+    if unfinished.is_empty() || members.members.is_empty() || scene.drain_timeout.is_zero() {
         return Scaling {
             replicas: scene.wanted,
             members,
@@ -248,6 +248,13 @@ mod tests {
             let scene = Scene { drain_started: Some(started), ..scene(1, 2, &members, &workers) };
             assert_eq!(decide(&scene, id).replicas, replicas, "{started}");
         }
+        let impatient = Scene { drain_timeout: Duration::ZERO, ..scene(1, 2, &members, &workers) };
+        let got = decide(&impatient, id);
+        assert_eq!(
+            (got.replicas, got.step),
+            (1, Step::Drained),
+            "who does not want to wait is not told to wait longer"
+        );
     }
 
     #[test]
