@@ -37,6 +37,9 @@ impl Env {
             (images.archives, images.digest)
         };
         let cluster = Cluster::for_tests(ClusterOptions { images, ..ClusterOptions::default() }).await?;
+        if theirs {
+            blocking(|| install::ensure_absent(cluster.kubeconfig()))?;
+        }
         let s3 = SeaweedFs::start(host_address(&cluster)?).await?;
         install::install(&cluster, &digest).await?;
         Ok(Self { s3, cluster, theirs, _folder: folder, _turn: turn })

@@ -82,6 +82,17 @@ pub(super) async fn install(cluster: &Cluster, digest: &str) -> Result<()> {
     replace_old_plugins(cluster, digest).await
 }
 
+/// Somebody's own cluster may have Penstock in use: these tests must neither change nor remove that. Blocks.
+pub(super) fn ensure_absent(kubeconfig: &Path) -> Result<()> {
+    let status = helm(kubeconfig)?.args(["status", RELEASE]).output()?;
+    ensure!(
+        !status.status.success(),
+        "the cluster has Helm release {RELEASE} in namespace {NAMESPACE} already; if it is not in use (but left by a run \
+         that was cut off), remove it: helm uninstall --namespace {NAMESPACE} {RELEASE}"
+    );
+    Ok(())
+}
+
 /// Helm's release goes; the CRDs stay, as Helm leaves them. Blocks.
 pub(super) fn uninstall(kubeconfig: &Path) -> Result<()> {
     tools::run(helm(kubeconfig)?.args(["uninstall", RELEASE, "--wait", "--timeout", "2m"]))
