@@ -140,7 +140,8 @@ async fn own_secret(
     is_expected: bool,
 ) -> Result<Option<Arc<Secret>>, Error> {
     if !is_expected {
-        return Ok(ctx.secrets.peek(&names.namespace, &name));
+        // A stranger's was read to find out whose it is.
+        return Ok(ctx.secrets.peek(&names.namespace, &name).filter(|secret| is_ours(secret.as_ref(), names)));
     }
     let found = read_secret(ctx, names, &name).await?;
     if let Some(secret) = &found

@@ -94,8 +94,8 @@ async fn apply_all(b: &Blueprint<'_>, seen: &Observed, pass: &mut Pass, ctx: &Co
     // The finalizer comes before anything that it is to clean up.
     finalize(b.dataset, &ctx.applier()).await?;
     pass.bound = Box::pin(apply_volume(b, seen, ctx)).await?;
-    let is_told = status::says_bound(b.dataset);
-    pass.workers_wait = pass.bound && seen.statefulset.is_none() && (!is_told || !ctx.unbound.is_empty());
+    let is_first = pass.bound && seen.statefulset.is_none() && !status::says_refused(b.dataset);
+    pass.workers_wait = is_first && (!status::says_bound(b.dataset) || !ctx.unbound.is_empty());
     if pass.workers_wait {
         return Ok(());
     }

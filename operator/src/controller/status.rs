@@ -87,6 +87,14 @@ pub fn says_bound(dataset: &Dataset) -> bool {
     dataset.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Bound))
 }
 
+/// Whether something of the Dataset could not be written when it was looked at before: to say that it is bound, only to find
+/// the same again, would flap.
+pub fn says_refused(dataset: &Dataset) -> bool {
+    let refusals = [Reason::NameTaken, Reason::ApplyFailed];
+    let conditions = dataset.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|c| refusals.iter().any(|reason| c.reason == reason.as_ref()))
+}
+
 pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
     let old = view.dataset.status.clone().unwrap_or_default();
     let generation = view.dataset.metadata.generation;
