@@ -281,7 +281,7 @@ pub(crate) async fn secrets_of_users_are_never_written(case: &Case<'_>) -> Resul
     case.apply(&[secret("a-worker", &[("theirs", "hush")]), case.secret_yaml()].concat()).await?;
     case.apply(&[case.dataset_yaml("a"), runtime("a", SMALL)].concat()).await?;
     let words = ["Secret 'a-worker'", "is not Penstock's", "delete that Secret"];
-    complains(case, "Dataset", "a", Said::no("Bound", "NameTaken", &words)).await?;
+    complains(case, "Dataset", "a", Said::no("Ready", "NameTaken", &words)).await?;
     let secrets: Api<Secret> = Api::namespaced(case.env.client(), &case.namespace);
     let theirs = secrets.get("a-worker").await?.data.unwrap_or_default();
     ensure!(theirs.keys().eq(["theirs"]), "it has {:?} now", theirs.keys());
