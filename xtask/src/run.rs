@@ -6,15 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use penstock_testkit::tools;
 
 /// The workspace's root folder.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
 }
 
-/// A command that starts in the workspace's root; `cargo` is the cargo that runs us.
+/// A command that starts in the workspace's root.
 pub(crate) fn command(program: &str) -> Command {
-    let program = if program == "cargo" { std::env::var("CARGO").unwrap_or(program.into()) } else { program.into() };
     let mut command = Command::new(program);
     command.current_dir(root());
     command
@@ -31,5 +31,5 @@ pub(crate) fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 pub(crate) fn cargo(name: &str, args: &[&str]) -> anyhow::Result<()> {
-    step(name, command("cargo").args(args))
+    step(name, tools::cargo().args(args))
 }

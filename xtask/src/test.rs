@@ -1,7 +1,7 @@
 use clap::Args;
 use penstock_testkit::tools;
 
-use crate::run::{cargo, command, step};
+use crate::run::{cargo, step};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
     cargo("build", &["build", "--workspace"])?;
     // One cluster serves all of them, one after the other.
-    let mut tests = command("cargo");
+    let mut tests = tools::cargo();
     tests.args(["test", "--package", "penstock-e2e", "--", "--test-threads=1", "--nocapture"]);
     step("tests on the real cluster", tests.args(&options.filter))
 }

@@ -212,6 +212,22 @@ pub fn cni_plugins() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Cargo in the workspace, as from a shell.
+///
+/// Build scripts (ring's) watch the variables that Cargo sets for what it runs, and with other values build anew all that
+/// depends on them.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.current_dir(workspace_root());
+    cargo
+}
+
 /// Runs a command to its end; the error carries what it printed.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)

@@ -56,9 +56,9 @@ fn programs() -> Result<Vec<PathBuf>> {
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("the test program is in target/PROFILE/deps")?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "penstock-operator", "--package", "penstock-worker"]);
-    cargo.args(["--package", "penstock-mount"]).current_dir(tools::workspace_root());
+    let mut cargo = tools::cargo();
+    // The whole workspace: fewer packages would have other features, and be built again.
+    cargo.args(["build", "--quiet", "--workspace"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
