@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use penstock_wire::message::{Object, ObjectKey};
 
 use crate::{
+    blocks::BlockSums,
     evict::Node,
     page::{self, Mask},
 };
@@ -74,6 +75,8 @@ pub(crate) struct Slot {
     pub(crate) state: RwLock<SlotState>,
     /// Pages whose checksum was right when this process wrote or read them.
     pub(crate) verified: AtomicU16,
+    /// Of pages of which parts were read.
+    pub(crate) blocks: RwLock<BTreeMap<u32, BlockSums>>,
 }
 
 #[derive(Debug, Default)]
@@ -198,8 +201,8 @@ impl Drop for Pin {
     }
 }
 
-/// A read-only file that holds the whole object. Until this is dropped, nothing of it is evicted or removed; whoever gets
-/// a copy of the descriptor must have done with it by then.
+/// A read-only file that holds what was asked for: the whole object, or a range. Until this is dropped, nothing of the
+/// object is evicted or removed; whoever gets a copy of the descriptor must have done with it by then.
 #[derive(Debug)]
 pub struct PinnedFile {
     pub(crate) file: File,

@@ -7,6 +7,7 @@
 //! Guarantees: a byte that [`Store::read`] returns is the byte that was written (checksums); a tier never takes more
 //! than its quota; a full or broken disk makes [`Store::write`] fail, never a read of something else.
 
+mod blocks;
 mod evict;
 mod fill;
 mod index;

@@ -2,15 +2,20 @@
 
 use std::{
     fs::File,
+    ops::Range,
     os::unix::fs::FileExt,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
-use penstock_wire::message::{Object, ObjectKey, PAGE};
+use penstock_wire::{
+    config::Medium,
+    message::{Object, ObjectKey, PAGE},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    blocks::{self, BlockSums},
     index::{Entry, PinnedFile, Slot, SlotState},
     page::{self, Mask},
     store::Inner,
@@ -24,31 +29,41 @@ impl Inner {
         let entry = self.index.get(key)?;
         let size = entry.object.size;
         let end = offset.checked_add(len as u64).filter(|end| *end <= size)?;
-        let start = offset / PAGE * PAGE;
-        let mut bytes = vec![0; (end.next_multiple_of(PAGE).min(size) - start) as usize];
-        for (extent, pages) in page::split(&(offset..end)) {
-            let part = page::run_bytes(size, extent, &pages);
-            let into = &mut bytes[(part.start - start) as usize..(part.end - start) as usize];
-            self.read_extent(&entry, extent, page::mask_of(pages), into)?;
+        let blocks = blocks::widen(&(offset..end), size);
+        let mut bytes = vec![0; (blocks.end - blocks.start) as usize];
+        for (extent, pages) in page::split(&blocks) {
+            let whole = page::run_bytes(size, extent, &pages);
+            let part = blocks.start.max(whole.start)..blocks.end.min(whole.end);
+            let into = &mut bytes[(part.start - blocks.start) as usize..(part.end - blocks.start) as usize];
+            self.read_extent(&entry, extent, pages, part.start, into)?;
         }
-        let skip = (offset - start) as usize;
+        let skip = (offset - blocks.start) as usize;
         Some(Bytes::from(bytes).slice(skip..skip + len))
     }
 
-    /// `pages` is one run; `into` is as long as it.
-    fn read_extent(&self, entry: &Arc<Entry>, extent: u32, pages: Mask, into: &mut [u8]) -> Option<()> {
+    /// Fills `into` from byte `start` of the object on: whole blocks, which lie in `pages`.
+    fn read_extent(
+        &self,
+        entry: &Arc<Entry>,
+        extent: u32,
+        pages: Range<u32>,
+        start: u64,
+        into: &mut [u8],
+    ) -> Option<()> {
         let slot = entry.slot(extent)?;
+        let mask = page::mask_of(pages);
         let bad = {
             let state = slot.state.read();
-            let home = state.home.as_ref().filter(|_| state.pages & pages == pages)?;
+            let home = state.home.as_ref().filter(|_| state.pages & mask == mask)?;
             let tier = &self.tiers[home.tier];
             tier.evict.touch(&home.node);
             match tier.open_data(entry.object.key, false) {
-                Ok(file) => check(&file, &entry.object, extent, &state, pages, into),
-                Err(_) => pages,
+                Ok(file) => Locked { file: &file, object: &entry.object, extent, slot: &slot, state: &state }
+                    .read(mask, start, into),
+                Err(_) => mask,
             }
         };
-        slot.verified.fetch_or(pages & !bad, Relaxed);
+        slot.verified.fetch_or(mask & !bad, Relaxed);
         if bad == 0 {
             return Some(());
         }
@@ -95,6 +110,21 @@ impl Inner {
         tracing::warn!(key = %format!("{:032x}", entry.object.key.0), extent, pages = bad.count_ones(), "dropped bad pages");
     }
 
+    pub(crate) fn lend(&self, key: ObjectKey, range: &Range<u64>) -> Option<PinnedFile> {
+        let entry = self.index.get(key).filter(|entry| range.end <= entry.object.size)?;
+        // Pinned first, as in `open_complete`.
+        let pin = entry.pin();
+        let mut parts = page::split(range);
+        let (extent, pages) = parts.next().filter(|_| parts.next().is_none())?;
+        let (slot, mask) = (entry.slot(extent)?, page::mask_of(pages));
+        let state = slot.state.read();
+        let home = state.home.as_ref().filter(|_| state.pages & slot.verified.load(Relaxed) & mask == mask)?;
+        let tier = Some(&self.tiers[home.tier]).filter(|tier| tier.medium == Medium::Mem)?;
+        tier.evict.touch(&home.node);
+        let file = tier.open_data(key, false).ok()?;
+        Some(PinnedFile { file, _pin: pin })
+    }
+
     pub(crate) fn open_complete(&self, key: ObjectKey) -> Option<PinnedFile> {
         let entry = self.index.get(key)?;
         // Pinned first: whoever evicts looks at the pins with the slot locked, so either it sees this pin or what
@@ -117,6 +147,55 @@ impl Inner {
         let file = self.tiers[at?].open_data(key, false).ok()?;
         let right = slots.iter().all(|(extent, slot)| self.verify(&entry, *extent, slot, &file));
         right.then_some(PinnedFile { file, _pin: pin })
+    }
+}
+
+/// An extent whose state is locked.
+struct Locked<'a> {
+    file: &'a File,
+    object: &'a Object,
+    extent: u32,
+    slot: &'a Slot,
+    state: &'a SlotState,
+}
+
+impl Locked<'_> {
+    /// Fills `into` from byte `start` of the object on. Returns those of the pages in `mask`, all that it lies in, whose
+    /// bytes are not right.
+    fn read(&self, mask: Mask, start: u64, into: &mut [u8]) -> Mask {
+        if let Err(error) = self.file.read_exact_at(into, start) {
+            tracing::warn!(%error, "cannot read a cached file");
+            return mask;
+        }
+        let end = start + into.len() as u64;
+        let mut bad = 0;
+        for bit in page::runs(mask).into_iter().flatten() {
+            let page = page::run_bytes(self.object.size, self.extent, &(bit..bit + 1));
+            let part = page.start.max(start)..page.end.min(end);
+            let bytes = &mut into[(part.start - start) as usize..(part.end - start) as usize];
+            let right = if part == page {
+                xxh3_64(bytes) == self.state.sum(bit)
+            } else {
+                self.read_part(bit, &page, &part, bytes)
+            };
+            bad |= Mask::from(!right) << bit;
+        }
+        bad
+    }
+
+    /// Whether `bytes`, read from `part` of a page, are right. The first time the whole page is read instead.
+    fn read_part(&self, bit: u32, page: &Range<u64>, part: &Range<u64>, bytes: &mut [u8]) -> bool {
+        let at = part.start - page.start;
+        if let Some(sums) = self.slot.blocks.read().get(&bit) {
+            return sums.fit(at, bytes);
+        }
+        let mut whole = vec![0; (page.end - page.start) as usize];
+        if check(self.file, self.object, self.extent, self.state, 1 << bit, &mut whole) != 0 {
+            return false;
+        }
+        self.slot.blocks.write().insert(bit, BlockSums::of(&whole));
+        bytes.copy_from_slice(&whole[at as usize..at as usize + bytes.len()]);
+        true
     }
 }
 

@@ -135,10 +135,16 @@ impl Store {
         found
     }
 
-    /// Bytes `offset..offset + len`, all or nothing. Whole pages are read and their checksums compared; a page that fails
-    /// is dropped and the answer is `None`. Counts as a visit. Blocks for disk I/O.
+    /// Bytes `offset..offset + len`, all or nothing. Checksums of all that is read are compared; a page that fails is
+    /// dropped and the answer is `None`. Counts as a visit. Blocks for disk I/O.
     pub fn read(&self, object: &ObjectKey, offset: u64, len: usize) -> Option<Bytes> {
         self.inner.read(*object, offset, len)
+    }
+
+    /// A file to take bytes `range`, which lie in one extent, from: where a memory tier has them and this process has
+    /// verified them. Counts as a visit. Does not block.
+    pub fn lend(&self, object: &ObjectKey, range: Range<u64>) -> Option<PinnedFile> {
+        self.inner.lend(*object, &range)
     }
 
     /// Keeps `data` at `offset`: whole pages, but for the object's last. Pages that are present already stay as they are

@@ -1,6 +1,9 @@
 //! Random sequences of operations against a model that knows which pages may be there.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use penstock_store::{Store, WriteError};
 use penstock_wire::{
@@ -81,7 +84,12 @@ impl World {
             }
             Op::Corrupt { object, at } => {
                 let chosen = &self.objects[object];
-                self.dirs.iter().for_each(|dir| corrupt(dir.path(), chosen, at % chosen.size));
+                let at = at % chosen.size;
+                if !self.store().missing(&chosen.key, chosen.size, at..at + 1).is_empty() {
+                    // Harm in a hole would fill it.
+                    return;
+                }
+                self.dirs.iter().for_each(|dir| corrupt(dir.path(), chosen, at));
                 self.harmed.insert(object, true);
             }
             Op::RemoveExtent { object, extent } => {
@@ -126,6 +134,20 @@ impl World {
             let missing = self.store().missing(&object.key, object.size, at..end);
             assert!(!missing.is_empty(), "a bad page was not dropped");
         }
+        self.lend(which, at..end);
+    }
+
+    fn lend(&self, which: usize, range: Range<u64>) {
+        let object = &self.objects[which];
+        let Some(file) = self.store().lend(&object.key, range.clone()) else { return };
+        assert!(self.store().missing(&object.key, object.size, range.clone()).is_empty());
+        if self.harmed.contains_key(&which) {
+            return;
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, range.start).unwrap();
+        assert!(bytes == content(object, range), "wrong bytes in a file that was lent");
+        assert!(!self.store().remove_object(&object.key), "removed although lent");
     }
 
     fn open_complete(&self, which: usize) {
