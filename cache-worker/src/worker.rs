@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use penstock_store::Store;
 use penstock_wire::{
-    Reply, Service,
+    Attachment, FileRange, Reply, Service,
     config::{Medium, WorkerConfig},
     message::{Description, Failure, MountStats, Object, Pattern, Reach, Request, Response, Role, Stats, TierStats},
 };
@@ -31,6 +31,8 @@ use crate::{
 
 /// Up to this many bytes a MEM tier is read on the runtime's own threads: a hop to another thread costs more.
 const INLINE: u32 = 1 << 20;
+/// From this many bytes on, what a memory tier has goes to the socket by sendfile.
+const BULK: u32 = 64 << 10;
 
 pub(crate) struct Worker {
     pub(crate) store: Store,
@@ -97,7 +99,7 @@ impl Worker {
             }
             Request::ReadLink { path } => Response::Target(self.view().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
-                Response::Data(self.read(object, offset, len, pattern, reach).await?).into()
+                self.read(object, offset, len, pattern, reach).await?
             }
             Request::OpenLocal { object } => return self.open_local(object).await,
             Request::SetMembers(list) => {
@@ -138,13 +140,13 @@ impl Worker {
         len: u32,
         pattern: Pattern,
         reach: Reach,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Reply, Failure> {
         let length = u64::from(len);
-        if let Some(bytes) = self.stored(&object, offset, len).await {
+        if let Some(reply) = self.stored(&object, offset, len).await {
             self.metrics.hits.inc();
             self.metrics.hit_bytes.inc_by(length);
             self.metrics.served.inc_by(length);
-            return Ok(bytes);
+            return Ok(reply);
         }
         if reach == Reach::Cache {
             return Err(Failure::NotCached);
@@ -158,15 +160,24 @@ impl Worker {
         self.metrics.misses.inc();
         self.metrics.miss_bytes.inc_by(length);
         self.metrics.served.inc_by(length);
-        Ok(bytes)
+        Ok(Response::Data(bytes).into())
     }
 
-    async fn stored(&self, object: &Object, offset: u64, len: u32) -> Option<Bytes> {
-        if self.memory_only && len <= INLINE {
-            return self.store.read(&object.key, offset, len as usize);
+    async fn stored(&self, object: &Object, offset: u64, len: u32) -> Option<Reply> {
+        let range = offset..offset + u64::from(len);
+        if len >= BULK
+            && let Some(file) = self.store.lend(&object.key, range.clone())
+        {
+            let attachment = Attachment::File(FileRange { file: Box::new(file), range });
+            return Some(Reply { response: Response::Data(Bytes::new()), attachment });
         }
-        let (store, key) = (self.store.clone(), object.key);
-        spawn_blocking(move || store.read(&key, offset, len as usize)).await.ok().flatten()
+        let bytes = if self.memory_only && len <= INLINE {
+            self.store.read(&object.key, offset, len as usize)
+        } else {
+            let (store, key) = (self.store.clone(), object.key);
+            spawn_blocking(move || store.read(&key, offset, len as usize)).await.ok().flatten()
+        };
+        Some(Response::Data(bytes?).into())
     }
 
     /// The directory's owner may be another worker, and so may whoever stood in for it.
@@ -188,11 +199,15 @@ impl Worker {
     }
 
     async fn open_local(&self, object: Object) -> Result<Reply, Failure> {
-        let (store, pins) = (self.store.clone(), self.pins.clone());
-        let opened = spawn_blocking(move || pins.open(&store, object.key)).await;
-        let opened = opened.map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let opened = if self.memory_only && object.size <= u64::from(INLINE) {
+            self.pins.open(&self.store, object.key)
+        } else {
+            let (store, pins) = (self.store.clone(), self.pins.clone());
+            let opened = spawn_blocking(move || pins.open(&store, object.key)).await;
+            opened.map_err(|error| Failure::Unavailable(error.to_string()))?
+        };
         let descriptor = opened.map_err(|error| Failure::Unavailable(error.to_string()))?.ok_or(Failure::NotCached)?;
-        Ok(Reply { response: Response::Descriptor, descriptor: Some(descriptor) })
+        Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(descriptor) })
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -9,25 +9,21 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Address, Credential, HandshakeError,
-    frame::{FrameError, FrameReader, Limits, OutFrame, write_frames},
+    frame::{FrameError, FrameReader, Limits, OutFrame},
     handshake::{Hello, greet},
     message::{Failure, Object, Request, Response, Role},
+    outbox::Outbox,
     socket::Socket,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than a worker tries its UFS.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// Requests that may wait for the socket.
-const QUEUE: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -57,9 +53,21 @@ type Answer = (Result<Response, Failure>, Option<OwnedFd>);
 /// with the last clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    frames: mpsc::Sender<OutFrame>,
-    shared: Arc<Shared>,
+    connection: Arc<Connection>,
     call_timeout: Duration,
+}
+
+/// What ends with the last client.
+#[derive(Debug)]
+struct Connection {
+    outbox: Outbox,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.outbox.shut();
+    }
 }
 
 #[derive(Debug)]
@@ -92,9 +100,10 @@ impl Client {
             pending: Mutex::default(),
             closed: CancellationToken::new(),
         });
-        let (frames, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run(Arc::new(socket), shared.clone(), queue));
-        Ok(Self { frames, shared, call_timeout: CALL_TIMEOUT })
+        let socket = Arc::new(socket);
+        tokio::spawn(run(socket.clone(), shared.clone()));
+        let connection = Arc::new(Connection { outbox: Outbox::new(socket), shared });
+        Ok(Self { connection, call_timeout: CALL_TIMEOUT })
     }
 
     /// A clone whose calls give up after `limit`.
@@ -111,17 +120,17 @@ impl Client {
     pub async fn open_local(&self, object: Object) -> Result<OwnedFd, CallError> {
         match self.exchange(Request::OpenLocal { object }).await? {
             (Response::Descriptor, Some(fd)) => Ok(fd),
-            _ => Err(CallError::Connection(format!("{} sent no descriptor", self.shared.address))),
+            _ => Err(CallError::Connection(format!("{} sent no descriptor", self.connection.shared.address))),
         }
     }
 
     /// The newest member-list epoch that the worker has named.
     pub fn peer_epoch(&self) -> u64 {
-        self.shared.epoch.load(Ordering::Relaxed)
+        self.connection.shared.epoch.load(Ordering::Relaxed)
     }
 
     pub fn is_closed(&self) -> bool {
-        self.shared.closed.is_cancelled()
+        self.connection.shared.closed.is_cancelled()
     }
 
     async fn exchange(&self, request: Request) -> Result<(Response, Option<OwnedFd>), CallError> {
@@ -131,19 +140,20 @@ impl Client {
     }
 
     async fn send_and_wait(&self, request: Request) -> Result<Answer, CallError> {
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let Connection { outbox, shared } = &*self.connection;
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = OutFrame::request(id, self.peer_epoch(), request)
             .map_err(|error| CallError::Failure(Failure::BadRequest(error.to_string())))?;
         let (sender, receiver) = oneshot::channel();
-        self.shared.pending.lock().insert(id, sender);
+        shared.pending.lock().insert(id, sender);
         // Also when the caller gives up.
-        let _forget = Forget { shared: &self.shared, id };
+        let _forget = Forget { shared, id };
         // The connection's task clears `pending` after it has set `closed`: whoever inserted before is woken by that,
         // whoever inserts later sees `closed`.
-        if self.is_closed() || self.frames.send(frame).await.is_err() {
-            return Err(self.shared.cut());
+        if self.is_closed() || outbox.send(frame).await.is_err() {
+            return Err(shared.cut());
         }
-        receiver.await.map_err(|_| self.shared.cut())
+        receiver.await.map_err(|_| shared.cut())
     }
 }
 
@@ -164,13 +174,9 @@ impl Shared {
     }
 }
 
-/// The connection's life: ends when it is cut, or when no client is left to ask anything.
-async fn run(socket: Arc<Socket>, shared: Arc<Shared>, queue: mpsc::Receiver<OutFrame>) {
-    let result = tokio::select! {
-        result = read_answers(&socket, &shared) => result,
-        result = write_frames(&socket, queue) => result.map_err(FrameError::from),
-    };
-    if let Err(error) = result {
+/// The connection's life: ends when it is cut, by the other side or with the last client.
+async fn run(socket: Arc<Socket>, shared: Arc<Shared>) {
+    if let Err(error) = read_answers(&socket, &shared).await {
         tracing::debug!(address = %shared.address, %error, "connection ended");
     }
     shared.closed.cancel();

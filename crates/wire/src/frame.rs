@@ -12,14 +12,15 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     io::{self, IoSlice},
-    os::fd::OwnedFd,
+    ops::Range,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
     message::{Failure, MAX_READ, Request, Response},
@@ -33,8 +34,6 @@ const FAILURE: u8 = 1;
 const DESCRIPTOR: u8 = 2;
 /// Bodies up to this size are taken from the read buffer, longer ones are read straight into their own memory.
 const BUFFERED: usize = 64 << 10;
-/// The most frames that one system call writes.
-const BATCH: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
@@ -100,31 +99,78 @@ impl Header {
     }
 }
 
+/// Bytes of a file that go from the kernel's cache to the socket, without being copied here.
+pub struct FileRange {
+    /// Open for reading; let go once the socket has the bytes.
+    pub file: Box<dyn AsFd + Send + Sync>,
+    /// Within the file, and not empty.
+    pub range: Range<u64>,
+}
+
+impl fmt::Debug for FileRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FileRange").field(&self.range).finish()
+    }
+}
+
+/// What goes along with an answer.
+#[derive(Debug, Default)]
+pub enum Attachment {
+    #[default]
+    Nothing,
+    /// With [`Response::Descriptor`], over unix sockets.
+    Descriptor(OwnedFd),
+    /// The bytes of [`Response::Data`], which is empty then.
+    File(FileRange),
+}
+
+#[derive(Debug)]
+enum Body {
+    Bytes(Bytes),
+    File(FileRange),
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File(FileRange { range, .. }) => (range.end - range.start) as usize,
+        }
+    }
+}
+
 /// A frame to be written. What it holds is let go once it is.
 #[derive(Debug)]
 pub(crate) struct OutFrame {
     head: Vec<u8>,
-    body: Bytes,
+    body: Body,
     fd: Option<OwnedFd>,
-    /// The share of the connection's budget that this answer takes until the socket has it.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Bytes of head and body that the socket has.
+    written: usize,
 }
 
 impl OutFrame {
     pub(crate) fn request(id: u64, epoch: u64, mut request: Request) -> Result<Self, FrameError> {
         let body = request_body(&mut request).map(std::mem::take).unwrap_or_default();
-        Self::new(id, epoch, 0, &request, body, None)
+        Self::new(id, epoch, 0, &request, Body::Bytes(body), None)
     }
 
     pub(crate) fn answer(
         id: u64,
         epoch: u64,
-        answer: Result<(Response, Option<OwnedFd>), Failure>,
+        answer: Result<(Response, Attachment), Failure>,
     ) -> Result<Self, FrameError> {
+        let empty = || Body::Bytes(Bytes::new());
         match answer {
-            Ok((Response::Data(body), fd)) => Self::new(id, epoch, 0, &Response::Data(Bytes::new()), body, fd),
-            Ok((response, fd)) => Self::new(id, epoch, 0, &response, Bytes::new(), fd),
-            Err(failure) => Self::new(id, epoch, FAILURE, &failure, Bytes::new(), None),
+            Ok((Response::Data(_), Attachment::File(part))) => {
+                Self::new(id, epoch, 0, &Response::Data(Bytes::new()), Body::File(part), None)
+            }
+            Ok((Response::Data(body), _)) => {
+                Self::new(id, epoch, 0, &Response::Data(Bytes::new()), Body::Bytes(body), None)
+            }
+            Ok((response, Attachment::Descriptor(fd))) => Self::new(id, epoch, 0, &response, empty(), Some(fd)),
+            Ok((response, _)) => Self::new(id, epoch, 0, &response, empty(), None),
+            Err(failure) => Self::new(id, epoch, FAILURE, &failure, empty(), None),
         }
     }
 
@@ -133,7 +179,7 @@ impl OutFrame {
         epoch: u64,
         flags: u8,
         message: &M,
-        body: Bytes,
+        body: Body,
         fd: Option<OwnedFd>,
     ) -> Result<Self, FrameError> {
         let mut head = postcard::to_extend(message, vec![0; HEADER]).map_err(|_| FrameError::Message)?;
@@ -143,7 +189,43 @@ impl OutFrame {
         }
         let flags = flags | if fd.is_some() { DESCRIPTOR } else { 0 };
         Header { flags, message: message as u32, body: body.len() as u32, id, epoch }.encode(&mut head[..HEADER]);
-        Ok(Self { head, body, fd, permit: None })
+        Ok(Self { head, body, fd, written: 0 })
+    }
+
+    /// Writes what the socket takes at once. Whether that was all.
+    pub(crate) fn write_some(&mut self, socket: &Socket) -> io::Result<bool> {
+        let total = self.head.len() + self.body.len();
+        while self.written < total {
+            match self.write_part(socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn write_part(&mut self, socket: &Socket) -> io::Result<usize> {
+        if let Some(fd) = self.fd.take() {
+            // It travels with the first byte.
+            return socket.try_write_with_fd(&self.head, &fd).inspect_err(|_| self.fd = Some(fd));
+        }
+        let head = self.written.min(self.head.len());
+        let (rest, sent) = (&self.head[head..], self.written - head);
+        match &self.body {
+            Body::Bytes(bytes) => socket.try_write(&[IoSlice::new(rest), IoSlice::new(&bytes[sent..])]),
+            Body::File(_) if !rest.is_empty() => socket.try_write_more(rest),
+            Body::File(part) => socket.try_send_file(&*part.file, part.range.start + sent as u64..part.range.end),
+        }
+    }
+
+    /// Waits for the socket until it has all.
+    pub(crate) async fn write_rest(mut self, socket: &Socket) -> io::Result<()> {
+        while !self.write_some(socket)? {
+            socket.writable().await?;
+        }
+        Ok(())
     }
 }
 
@@ -256,26 +338,6 @@ impl FrameReader {
             self.socket.read_some(&mut self.buffer).await
         }
     }
-}
-
-/// Writes frames until the channel ends; what waits together goes in one system call.
-pub(crate) async fn write_frames(socket: &Socket, mut frames: mpsc::Receiver<OutFrame>) -> io::Result<()> {
-    let mut batch = Vec::with_capacity(BATCH);
-    while frames.recv_many(&mut batch, BATCH).await > 0 {
-        let mut rest = &batch[..];
-        while !rest.is_empty() {
-            let plain = rest.iter().position(|f| f.fd.is_some()).unwrap_or(rest.len());
-            let mut parts: Vec<_> =
-                rest[..plain].iter().flat_map(|f| [IoSlice::new(&f.head), IoSlice::new(&f.body)]).collect();
-            socket.write_all(&mut parts).await?;
-            if let Some(OutFrame { head, fd: Some(fd), .. }) = rest.get(plain) {
-                socket.write_with_fd(head, fd).await?;
-            }
-            rest = rest.get(plain + 1..).unwrap_or_default();
-        }
-        batch.clear();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

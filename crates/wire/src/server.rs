@@ -1,8 +1,9 @@
-use std::{future::Future, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -10,9 +11,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Credential,
     check::check,
-    frame::{FrameError, FrameReader, Limits, OutFrame, write_frames},
+    frame::{Attachment, FrameError, FrameReader, Limits, OutFrame},
     handshake::{HandshakeError, welcome},
     message::{Failure, Request, Response, Role},
+    outbox::Outbox,
     socket::Socket,
 };
 
@@ -43,13 +45,12 @@ impl Keys {
 #[derive(Debug)]
 pub struct Reply {
     pub response: Response,
-    /// Goes along with [`Response::Descriptor`], over unix sockets.
-    pub descriptor: Option<OwnedFd>,
+    pub attachment: Attachment,
 }
 
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
-        Self { response, descriptor: None }
+        Self { response, attachment: Attachment::Nothing }
     }
 }
 
@@ -148,51 +149,65 @@ async fn admit<S: Service>(door: Arc<Door<S>>, socket: Socket, stranger: OwnedSe
 }
 
 async fn converse<S: Service>(door: &Door<S>, socket: Arc<Socket>, role: Role) {
-    let (answers, queue) = mpsc::channel(BUDGET);
-    let writer = tokio::spawn({
-        let socket = socket.clone();
-        async move {
-            let result = write_frames(&socket, queue).await;
-            // Wakes the reading side too when the other end has gone.
-            socket.shut();
-            result
-        }
-    });
-    let read = read_requests(door, &socket, role, answers).await;
-    // Ends once the last answer in flight is written.
-    let written = writer.await;
+    let connection = Connection {
+        service: door.service.clone(),
+        outbox: Outbox::new(socket.clone()),
+        role,
+        local: socket.is_unix(),
+    };
+    let calls = TaskTracker::new();
+    let read = read_requests(Arc::new(connection), &socket, &calls, &door.shutdown).await;
+    calls.close();
+    calls.wait().await;
     if let Err(error) = read {
-        tracing::debug!(%error, ?written, "connection ended");
+        tracing::debug!(%error, "connection ended");
     }
 }
 
 async fn read_requests<S: Service>(
-    door: &Door<S>,
+    connection: Arc<Connection<S>>,
     socket: &Arc<Socket>,
-    role: Role,
-    answers: mpsc::Sender<OutFrame>,
+    calls: &TaskTracker,
+    shutdown: &CancellationToken,
 ) -> Result<(), FrameError> {
-    let limits = if role == Role::Peer { Limits::FROM_PEER } else { Limits::FROM_CLIENT };
+    let limits = if connection.role == Role::Peer { Limits::FROM_PEER } else { Limits::FROM_CLIENT };
     let mut reader = FrameReader::new(socket.clone(), limits, false);
     let budget = Arc::new(Semaphore::new(BUDGET));
     loop {
         let frame = tokio::select! {
-            () = door.shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(()),
             frame = reader.next() => frame?,
         };
         let Some(frame) = frame else { return Ok(()) };
         let id = frame.header.id;
         let request = frame.into_request()?;
-        let Ok(permit) = budget.clone().acquire_many_owned(weight(&request)).await else { return Ok(()) };
-        let (service, answers, local) = (door.service.clone(), answers.clone(), socket.is_unix());
-        tokio::spawn(async move {
-            let answer = answer(&*service, role, local, request).await;
-            if let Some(mut frame) = encode(id, service.epoch(), answer) {
-                frame.permit = Some(permit);
-                // Nobody reads it any more when the connection was cut.
-                let _ = answers.send(frame).await;
-            }
-        });
+        let weight = weight(&request);
+        let Ok(permit) = budget.clone().acquire_many_owned(weight).await else { return Ok(()) };
+        let mut call = Box::pin(connection.clone().call(id, request, permit));
+        // What is small is often answered here and now, without waking another thread.
+        if weight > 1 || call.as_mut().now_or_never().is_none() {
+            calls.spawn(call);
+        }
+    }
+}
+
+/// One that has proved its role.
+struct Connection<S> {
+    service: Arc<S>,
+    outbox: Outbox,
+    role: Role,
+    /// A unix socket.
+    local: bool,
+}
+
+impl<S: Service> Connection<S> {
+    /// Answers one request; `_share` of the connection's budget is free again when the answer is on its way.
+    async fn call(self: Arc<Self>, id: u64, request: Request, _share: OwnedSemaphorePermit) {
+        let answer = answer(&*self.service, self.role, self.local, request).await;
+        if let Some(frame) = encode(id, self.service.epoch(), answer) {
+            // Nobody reads it any more when the connection was cut.
+            let _ = self.outbox.send(frame).await;
+        }
     }
 }
 
@@ -213,7 +228,7 @@ async fn answer<S: Service>(service: &S, role: Role, local: bool, request: Reque
 }
 
 fn encode(id: u64, epoch: u64, answer: Result<Reply, Failure>) -> Option<OutFrame> {
-    OutFrame::answer(id, epoch, answer.map(|reply| (reply.response, reply.descriptor)))
+    OutFrame::answer(id, epoch, answer.map(|reply| (reply.response, reply.attachment)))
         .or_else(|error| OutFrame::answer(id, epoch, Err(Failure::Unavailable(error.to_string()))))
         .inspect_err(|error| tracing::error!(%error, "cannot encode an answer"))
         .ok()

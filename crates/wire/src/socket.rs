@@ -4,11 +4,13 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use bytes::{BufMut, BytesMut};
+use rustix::fs::sendfile;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     Shutdown, recvmsg, sendmsg, shutdown, sockopt,
@@ -80,32 +82,50 @@ impl Socket {
     pub(crate) async fn write_all(&self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
-            self.ready(Interest::WRITABLE).await?;
-            let result = match self {
-                Self::Tcp(s) => s.try_write_vectored(parts),
-                Self::Unix(s) => s.try_write_vectored(parts),
-            };
-            if would_block(&result) {
-                continue;
-            }
-            match result? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => IoSlice::advance_slices(&mut parts, n),
+            match self.try_write(parts) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => IoSlice::advance_slices(&mut parts, n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Writes `bytes` with `fd` attached to the first of them.
-    pub(crate) async fn write_with_fd(&self, bytes: &[u8], fd: &OwnedFd) -> io::Result<()> {
-        let Self::Unix(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        loop {
-            stream.ready(Interest::WRITABLE).await?;
-            let result = stream.try_io(Interest::WRITABLE, || send(stream, bytes, fd));
-            if !would_block(&result) {
-                return self.write_all(&mut [IoSlice::new(&bytes[result?..])]).await;
-            }
+    /// Writes what goes without waiting.
+    pub(crate) fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_write_vectored(parts),
+            Self::Unix(s) => s.try_write_vectored(parts),
         }
+    }
+
+    /// As [`Self::try_write`], with `fd` attached to the first of the bytes. Unix sockets only.
+    pub(crate) fn try_write_with_fd(&self, bytes: &[u8], fd: &OwnedFd) -> io::Result<usize> {
+        let Self::Unix(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        stream.try_io(Interest::WRITABLE, || send(stream, bytes, fd))
+    }
+
+    /// As [`Self::try_write`], and says that more follows at once: small packets wait for it.
+    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_io(|socket| Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)?))
+    }
+
+    /// Sends bytes of a file from where the kernel has them.
+    pub(crate) fn try_send_file(&self, file: &dyn AsFd, range: Range<u64>) -> io::Result<usize> {
+        let (mut at, count) = (range.start, (range.end - range.start) as usize);
+        self.try_io(|socket| Ok(sendfile(socket, file, Some(&mut at), count)?))
+    }
+
+    fn try_io(&self, write: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_io(Interest::WRITABLE, || write(s.as_fd())),
+            Self::Unix(s) => s.try_io(Interest::WRITABLE, || write(s.as_fd())),
+        }
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.ready(Interest::WRITABLE).await
     }
 
     /// Ends both directions, so that whoever waits on the socket wakes.

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -13,8 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use penstock_wire::{
-    Address, CallError, Client, ConnectError, Credential, HandshakeError, Keys, Pool, Reply, Service,
+    Address, Attachment, CallError, Client, ConnectError, Credential, FileRange, HandshakeError, Keys, Pool, Reply,
+    Service,
     message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
     serve,
 };
@@ -42,6 +43,16 @@ impl Service for Echo {
     async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match request {
+            Request::Read { object, offset, len, .. } if object.path == b"file" => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&pattern(object.size)).unwrap();
+                let file = FileRange { file: Box::new(file), range: offset..offset + u64::from(len) };
+                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
+            }
+            Request::Read { object, offset, len, .. } if object.path == b"short" => {
+                let file = FileRange { file: Box::new(tempfile::tempfile().unwrap()), range: offset..u64::from(len) };
+                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
+            }
             Request::Read { offset, len, .. } => {
                 // Short reads overtake long ones.
                 sleep(Duration::from_micros(u64::from(len) / 100)).await;
@@ -55,7 +66,7 @@ impl Service for Echo {
             Request::OpenLocal { object } => {
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&object.path).unwrap();
-                Ok(Reply { response: Response::Descriptor, descriptor: Some(OwnedFd::from(file)) })
+                Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(file.into()) })
             }
             Request::Push { .. } => Ok(Response::Done.into()),
             _ => Err(Failure::NotFound),
@@ -99,6 +110,11 @@ impl Server {
 
 fn object(path: &[u8]) -> Object {
     Object { key: ObjectKey(9), path: path.to_vec(), version: Version("v".into()), size: 4 << 20 }
+}
+
+/// Bytes that tell their place.
+fn pattern(size: u64) -> Vec<u8> {
+    (0..size).map(|at| (at ^ (at >> 8)) as u8).collect()
 }
 
 fn read(offset: u64, len: u32) -> Request {
@@ -309,4 +325,55 @@ async fn a_call_that_takes_too_long_is_given_up_and_the_connection_goes_on() {
     let hasty = client.with_timeout(Duration::from_millis(30));
     assert!(matches!(hasty.call(Request::ReadLink { path: b"slow".to_vec() }).await, Err(CallError::Timeout)));
     assert!(client.call(read(0, 5)).await.is_ok());
+}
+
+/// The runtime has one thread: nobody reads while the first part is written, so the socket cannot take all of it.
+#[tokio::test]
+async fn a_call_given_up_while_it_is_written_does_not_spoil_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let server = start(UnixListener::bind(&path).unwrap().into(), Address::Unix(path), keys());
+    let peer = server.peer().await;
+    let data = Bytes::from(vec![7; 4 << 20]);
+    assert!(peer.call(Request::Push { object: object(b"a"), offset: 0, data }).now_or_never().is_none());
+    assert!(matches!(peer.call(read(3, 5)).await, Ok(Response::Data(data)) if data[..] == [3; 5]));
+    assert_eq!(server.service.calls.load(Ordering::Relaxed), 2, "what was begun arrived whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_of_files_arrive_whole_among_other_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let keys = keys();
+    let unix = start(UnixListener::bind(&path).unwrap().into(), Address::Unix(path), keys);
+    let size = 4 << 20;
+    for server in [tcp_server().await, unix] {
+        let client = server.client().await;
+        let calls = (0..40u64).map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let (offset, len) = (i * 70_001, 1 + (i as u32 * 104_729) % 1_000_000);
+                let object = Object { size, ..object(b"file") };
+                let request = Request::Read { object, offset, len, pattern: Pattern::Random, reach: Reach::Ufs };
+                let Response::Data(data) = client.call(request).await.unwrap() else { panic!() };
+                assert!(data[..] == pattern(size)[offset as usize..][..len as usize], "{offset} {len}");
+                assert!(client.call(read(i, 100)).await.is_ok());
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_ends_before_its_range_cuts_the_connection() {
+    let server = tcp_server().await;
+    let client = server.client().await;
+    let object = Object { size: 4096, ..object(b"file") };
+    let request = Request::Read { object, offset: 0, len: 4096, pattern: Pattern::Random, reach: Reach::Ufs };
+    assert!(client.call(request).await.is_ok());
+    let object = Object { size: 100_000, ..self::object(b"short") };
+    let request = Request::Read { object, offset: 0, len: 100_000, pattern: Pattern::Random, reach: Reach::Ufs };
+    assert!(matches!(client.call(request).await, Err(CallError::Connection(_))));
 }
