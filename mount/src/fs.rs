@@ -6,6 +6,8 @@ mod dir;
 mod file;
 mod handles;
 pub mod inode;
+mod lookup;
+mod names;
 pub mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -15,10 +17,11 @@ use penstock_wire::message::{Attr, Kind};
 use rustix::io::Errno;
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes};
+use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes, names::Names};
 pub use self::{
     file::{OpenFile, Opened},
     inode::{Node, ROOT},
+    lookup::Found,
 };
 use crate::{
     backend::{Backend, Facts, ReadError},
@@ -32,22 +35,12 @@ pub const NAME_MAX: usize = 1024;
 const STATIC_FILE: Duration = Duration::from_hours(1);
 /// Directories are asked for again more often, because the mounts of a Dataset can be changed while it serves.
 const STATIC_DIRECTORY: Duration = Duration::from_secs(30);
-/// The longest that the kernel keeps "no such file".
-const NEGATIVE: Duration = Duration::from_secs(5);
 /// While no worker has told its Dataset's facts.
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// How long the root's attributes are waited for: kubelet looks at a mount point before workers need to exist.
 const ROOT_PATIENCE: Duration = Duration::from_secs(1);
 /// Reads of at most 1 MiB each that are worked on at once; the others wait their turn.
 const READS_AT_ONCE: usize = 256;
-
-/// What a lookup found.
-#[derive(Clone, Debug)]
-pub enum Found {
-    Entry(Stat),
-    /// Nothing, and so it stays for this long.
-    Nothing(Duration),
-}
 
 /// Attributes, and how long they stay good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +66,7 @@ pub struct DirEntry<'a> {
 pub struct FileSystem {
     backend: Arc<dyn Backend>,
     inodes: Mutex<Inodes>,
+    names: Arc<Names>,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
     objects: OpenObjects,
@@ -86,6 +80,7 @@ impl FileSystem {
         let root = Attr { kind: Kind::Directory, size: 0, mtime_ns: mounted, mode: 0o755, object: None };
         Self {
             inodes: Mutex::new(Inodes::new(root, Instant::now())),
+            names: Arc::default(),
             files: Handles::default(),
             dirs: Handles::default(),
             objects: OpenObjects::new(backend.clone(), tuning.readahead_bytes, tuning.readahead_total_bytes),
@@ -98,22 +93,6 @@ impl FileSystem {
     /// Drops readahead that nobody reads. To be called every few seconds.
     pub fn sweep(&self) {
         self.objects.sweep();
-    }
-
-    /// Counts one lookup when it finds something.
-    pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Found, Errno> {
-        if name.len() > NAME_MAX {
-            return Err(Errno::NAMETOOLONG);
-        }
-        let path = self.child_path(parent, name)?;
-        if let Some(stat) = self.known(&path) {
-            return Ok(Found::Entry(stat));
-        }
-        match self.backend.stat(&path).await {
-            Ok(attr) => Ok(Found::Entry(self.remember(&path, attr))),
-            Err(ReadError::NotFound) => Ok(Found::Nothing(self.ttl(Kind::Directory).min(NEGATIVE))),
-            Err(error) => Err(refuse("lookup", &path, &error)),
-        }
     }
 
     pub fn forget(&self, ino: u64, count: u64) {
@@ -201,7 +180,7 @@ impl FileSystem {
             let ino = self.inodes.lock().slot(&path, &entry.attr);
             return take(DirEntry { name: &entry.name, kind, ino, next, stat: None });
         }
-        let stat = self.remember(&path, entry.attr.clone());
+        let stat = self.remember(&path, entry.attr.clone(), self.ttl(kind));
         let ino = stat.ino;
         let taken = take(DirEntry { name: &entry.name, kind, ino, next, stat: Some(stat) });
         if !taken {
@@ -233,8 +212,12 @@ impl FileSystem {
         } else {
             asked.await
         };
-        let attr = answer.map_err(|error| refuse("getattr", &node.path, &error))?;
+        let attr = answer.map_err(|error| {
+            self.distrust(&node.path);
+            refuse("getattr", &node.path, &error)
+        })?;
         if node.ino != ROOT && !inode::same_content(&node.attr, &attr) {
+            self.distrust(&node.path);
             return Err(Errno::STALE);
         }
         node.fresh_until = Instant::now() + self.ttl(attr.kind);
@@ -246,36 +229,10 @@ impl FileSystem {
         Ok(())
     }
 
-    /// A lookup that needs no worker.
-    fn known(&self, path: &[u8]) -> Option<Stat> {
-        let mut inodes = self.inodes.lock();
-        let node = inodes.find(path)?;
-        if Instant::now() >= node.fresh_until {
-            return None;
-        }
-        let stat = self.stat_of(node);
-        inodes.again(stat.ino);
-        Some(stat)
-    }
-
-    fn remember(&self, path: &[u8], attr: Attr) -> Stat {
-        let ttl = self.ttl(attr.kind);
+    fn remember(&self, path: &[u8], attr: Attr, ttl: Duration) -> Stat {
         let ino = self.inodes.lock().remember(path, attr.clone(), Instant::now() + ttl);
         let (uid, gid) = self.owner();
         Stat { ino, attr, uid, gid, ttl }
-    }
-
-    /// `.` and `..` come from who exports the file system and knows numbers only; `.` may then be of a file.
-    fn child_path(&self, parent_ino: u64, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let parent_node = self.node(parent_ino)?;
-        if name != b"." && name != b".." && parent_node.attr.kind != Kind::Directory {
-            return Err(Errno::NOTDIR);
-        }
-        Ok(match name {
-            b"." => parent_node.path.to_vec(),
-            b".." => parent(&parent_node.path).to_vec(),
-            _ => join(&parent_node.path, name),
-        })
     }
 
     /// A number that we do not know was forgotten, or comes from another life of the mount.

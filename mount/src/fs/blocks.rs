@@ -71,7 +71,7 @@ impl OpenObject {
         }
         let end = offset + len;
         if pattern == Pattern::Random {
-            return self.read_exactly(offset, end).await;
+            return self.read_exactly(offset, end, pattern).await;
         }
         let wanted: Vec<(u64, Flight)> =
             (offset / BLOCK..=(end - 1) / BLOCK).map(|index| (index, self.fetch(index))).collect();
@@ -86,7 +86,7 @@ impl OpenObject {
     }
 
     /// Only these bytes, from blocks that are here anyway or else straight from the workers.
-    async fn read_exactly(&self, offset: u64, end: u64) -> Result<Bytes, ReadError> {
+    pub async fn read_exactly(&self, offset: u64, end: u64, pattern: Pattern) -> Result<Bytes, ReadError> {
         let known = self.known(offset / BLOCK, (end - 1) / BLOCK);
         if let Some(flights) = known {
             let mut parts = Vec::with_capacity(flights.len());
@@ -98,7 +98,7 @@ impl OpenObject {
         let parts = extents(offset, end)
             .map(|(from, to)| async move {
                 let len = to - from;
-                let data = self.backend.read(&self.object, from, len as u32, Pattern::Random).await?;
+                let data = self.backend.read(&self.object, from, len as u32, pattern).await?;
                 whole(data, len)
             })
             .collect::<Vec<_>>();

@@ -11,6 +11,10 @@ use tokio::time::Instant;
 use super::{FileSystem, blocks::OpenObject, refuse, stream::Streams};
 use crate::backend::{LocalFile, ReadError};
 
+/// Objects of at most this many bytes are read over the wire also where a worker on this node has them whole: asking for
+/// the descriptor, and the kernel's registration of it, cost more than the one request that brings all bytes.
+const SMALL: u64 = 128 << 10;
+
 /// One open handle.
 pub struct OpenFile {
     ino: u64,
@@ -41,7 +45,7 @@ impl FileSystem {
             Kind::Directory => return Err(Errno::ISDIR),
             Kind::Symlink => return Err(Errno::LOOP),
         };
-        let local = self.backend.open_local(&object).await.map(Arc::new);
+        let local = if object.size <= SMALL { None } else { self.backend.open_local(&object).await.map(Arc::new) };
         let file = OpenFile {
             ino,
             object: self.objects.open(object),
@@ -76,20 +80,24 @@ impl FileSystem {
                 Err(error) => tracing::warn!(%error, "failed to read a local file, asking the workers instead"),
             }
         }
-        let advice = file.streams.lock().observe(offset, len);
-        let pattern = if file.object.object.size <= len { Pattern::Sequential } else { advice.pattern };
-        let result = file.object.read(offset, len, pattern, advice.ahead).await;
+        let result = if file.object.object.size <= SMALL {
+            file.object.read_exactly(offset, offset + len, Pattern::Sequential).await
+        } else {
+            let advice = file.streams.lock().observe(offset, len);
+            file.object.read(offset, len, advice.pattern, advice.ahead).await
+        };
         result.map_err(|error| {
             if error == ReadError::Stale {
-                self.expire(file.ino);
+                self.expire(&file);
             }
             refuse("read", &file.object.object.path, &error)
         })
     }
 
     /// The next who opens the name must ask what it is now.
-    fn expire(&self, ino: u64) {
-        if let Some(node) = self.inodes.lock().get_mut(ino) {
+    fn expire(&self, file: &OpenFile) {
+        self.distrust(&file.object.object.path);
+        if let Some(node) = self.inodes.lock().get_mut(file.ino) {
             node.fresh_until = Instant::now();
         }
     }

@@ -48,7 +48,7 @@ async fn errors_have_their_errno() {
     let (file, link, dir) = (find(&fs, "b").await.ino, find(&fs, "l").await.ino, find(&fs, "dir").await.ino);
     assert_eq!(fs.lookup(file, b"x").await.unwrap_err(), Errno::NOTDIR);
     assert_eq!(fs.lookup(ROOT, &[b'x'; NAME_MAX + 1]).await.unwrap_err(), Errno::NAMETOOLONG);
-    assert!(matches!(fs.lookup(ROOT, b"none").await, Ok(Found::Nothing(ttl)) if ttl == NEGATIVE));
+    assert!(matches!(fs.lookup(ROOT, b"none").await, Ok(Found::Nothing(ttl)) if ttl == lookup::NEGATIVE));
     assert_eq!(fs.open(file, true).await.err(), Some(Errno::ROFS));
     assert_eq!(fs.open(dir, false).await.err(), Some(Errno::ISDIR));
     assert_eq!(fs.opendir(file).err(), Some(Errno::NOTDIR));
@@ -84,6 +84,30 @@ async fn a_static_file_that_changed_all_the_same_is_seen_once_a_read_has_failed(
     assert_eq!(fs.read(handle, 0, 5).await, Err(Errno::STALE));
     assert_eq!(fs.open(ino, false).await.err(), Some(Errno::STALE));
     assert_ne!(find(&fs, "dir/a").await.ino, ino);
+}
+
+#[tokio::test]
+async fn names_that_are_looked_up_one_after_the_other_are_soon_known_and_a_change_is_seen_all_the_same() {
+    let (backend, fs) = file_system();
+    let files: Vec<String> = (0..3000).map(|i| format!("many/{i:04}")).collect();
+    for file in &files {
+        backend.add(file.as_bytes(), b"old");
+    }
+    let mut inos = Vec::new();
+    for file in &files {
+        inos.push(find(&fs, file).await.ino);
+        tokio::task::yield_now().await;
+    }
+    assert!(backend.stats() < 50, "{} questions for {} names", backend.stats(), files.len());
+    assert!(matches!(fs.lookup(find(&fs, "many").await.ino, b"2999x").await, Ok(Found::Nothing(_))));
+
+    let (last, ino) = (&files[2999], inos[2999]);
+    let handle = fs.open(ino, false).await.unwrap().handle;
+    backend.add(last.as_bytes(), b"new");
+    assert_eq!(fs.read(handle, 0, 3).await, Err(Errno::STALE));
+    fs.forget(ino, 1);
+    let opened = fs.open(find(&fs, last).await.ino, false).await.unwrap();
+    assert_eq!(&fs.read(opened.handle, 0, 3).await.unwrap()[..], b"new");
 }
 
 #[tokio::test]

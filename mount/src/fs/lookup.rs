@@ -1,0 +1,110 @@
+//! From a name to what it stands for.
+
+use std::time::Duration;
+
+use penstock_wire::message::Kind;
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+use super::{FileSystem, NAME_MAX, Node, Stat, join, nameable, names::Known, parent, refuse};
+use crate::backend::ReadError;
+
+/// The longest that the kernel keeps "no such file".
+pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
+/// Entries of a listing asked for at once.
+const PAGE: u32 = 1000;
+
+/// What a lookup found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Entry(Stat),
+    /// Nothing, and so it stays for this long.
+    Nothing(Duration),
+}
+
+impl FileSystem {
+    /// Counts one lookup when it finds something.
+    pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Found, Errno> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let directory = self.node(directory)?;
+        let path = child_path(&directory, name)?;
+        if let Some(stat) = self.known(&path) {
+            return Ok(Found::Entry(stat));
+        }
+        if nameable(name)
+            && let Some(found) = self.known_ahead(&directory, name, &path)
+        {
+            return Ok(found);
+        }
+        match self.backend.stat(&path).await {
+            Ok(attr) => {
+                let ttl = self.ttl(attr.kind);
+                Ok(Found::Entry(self.remember(&path, attr, ttl)))
+            }
+            Err(ReadError::NotFound) => Ok(Found::Nothing(self.ttl(Kind::Directory).min(NEGATIVE))),
+            Err(error) => Err(refuse("lookup", &path, &error)),
+        }
+    }
+
+    /// A lookup of what the kernel knows already.
+    fn known(&self, path: &[u8]) -> Option<Stat> {
+        let mut inodes = self.inodes.lock();
+        let node = inodes.find(path)?;
+        if Instant::now() >= node.fresh_until {
+            return None;
+        }
+        let stat = self.stat_of(node);
+        inodes.again(stat.ino);
+        Some(stat)
+    }
+
+    /// A lookup of what a listing has told. Where it is not known, the listing may go on for the sake of later lookups.
+    fn known_ahead(&self, directory: &Node, name: &[u8], path: &[u8]) -> Option<Found> {
+        let (life, now) = (self.ttl(Kind::Directory), Instant::now());
+        let left = |since: Instant, ttl: Duration| (since + ttl).saturating_duration_since(now);
+        match self.names.find(&directory.path, name, life, now) {
+            Known::Entry(attr, since) => {
+                let ttl = left(since, self.ttl(attr.kind));
+                Some(Found::Entry(self.remember(path, attr, ttl)))
+            }
+            Known::Nothing(since) => {
+                let ttl = left(since, life.min(NEGATIVE));
+                (!ttl.is_zero()).then_some(Found::Nothing(ttl))
+            }
+            Known::Unknown => {
+                self.list_ahead(directory, life, now);
+                None
+            }
+        }
+    }
+
+    fn list_ahead(&self, directory: &Node, life: Duration, now: Instant) {
+        let path = directory.path.clone();
+        let Some(wanted) = self.names.missed(&path, life, now) else { return };
+        let (names, backend) = (self.names.clone(), self.backend.clone());
+        tokio::spawn(async move {
+            let listing = backend.list(&path, wanted.after.as_deref(), PAGE).await;
+            // Whoever looks a name up meanwhile is told what is wrong.
+            names.tell(&path, &wanted, listing.ok().map(|listing| (listing.entries, listing.more)));
+        });
+    }
+
+    /// What is known of the directory of `path` is not to be trusted any more.
+    pub(super) fn distrust(&self, path: &[u8]) {
+        self.names.forget(parent(path));
+    }
+}
+
+/// `.` and `..` come from who exports the file system and knows numbers only; `.` may then be of a file.
+fn child_path(directory: &Node, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    if name != b"." && name != b".." && directory.attr.kind != Kind::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    Ok(match name {
+        b"." => directory.path.to_vec(),
+        b".." => parent(&directory.path).to_vec(),
+        _ => join(&directory.path, name),
+    })
+}

@@ -1,0 +1,244 @@
+//! Names known ahead: listings of directories in which one name after the other is looked up.
+//!
+//! Who opens the files of a directory one by one asks the kernel for each name, and the kernel asks here. A request to a
+//! worker for each would cost more than the data of a small file does; the directory's listing tells a thousand at once.
+//! It is asked for page by page, in the order of names, and never more of it than the lookups so far are worth.
+
+use std::{sync::Arc, time::Duration};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use penstock_wire::message::{Attr, Entry};
+use tokio::time::Instant;
+
+/// Lookups that had to ask a worker before the first page is asked for, and before each further one.
+const MISSES_PER_PAGE: u32 = 8;
+/// Names that change sooner than this are not worth a listing.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// What all listings may take, bytes.
+const BOUND: usize = 32 << 20;
+/// Of one directory and of one entry besides its name, bytes, estimated from above.
+const DIRECTORY: usize = 256;
+const ENTRY: usize = 192;
+
+/// What is known of a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Attributes as they were at that moment.
+    Entry(Attr, Instant),
+    /// There was no such name at that moment.
+    Nothing(Instant),
+    Unknown,
+}
+
+/// A page to ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The entries after this name, or the first ones.
+    pub(super) after: Option<Vec<u8>>,
+    /// Of the record that it is for; another one has begun since when this differs.
+    since: Instant,
+}
+
+pub(super) struct Names {
+    directories: Mutex<Directories>,
+}
+
+struct Directories {
+    by_path: LruCache<Arc<[u8]>, Directory>,
+    bytes: usize,
+}
+
+struct Directory {
+    /// In the order of their names, from the first on.
+    entries: Vec<Entry>,
+    /// There are names after the last of `entries`.
+    more: bool,
+    /// Nothing here is older.
+    since: Instant,
+    misses: u32,
+    /// A page is on its way.
+    asking: bool,
+    bytes: usize,
+}
+
+impl Directory {
+    fn new(now: Instant) -> Self {
+        Self { entries: Vec::new(), more: true, since: now, misses: 0, asking: false, bytes: DIRECTORY }
+    }
+
+    fn find(&self, name: &[u8]) -> Known {
+        match self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) {
+            Ok(at) => Known::Entry(self.entries[at].attr.clone(), self.since),
+            Err(at) if at < self.entries.len() || !self.more => Known::Nothing(self.since),
+            Err(_) => Known::Unknown,
+        }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { directories: Mutex::new(Directories { by_path: LruCache::unbounded(), bytes: 0 }) }
+    }
+}
+
+impl Names {
+    /// `life`: how long what a worker tells stays good.
+    pub(super) fn find(&self, directory: &[u8], name: &[u8], life: Duration, now: Instant) -> Known {
+        let mut all = self.directories.lock();
+        let known = all.by_path.get(directory).filter(|known| now < known.since + life);
+        known.map_or(Known::Unknown, |known| known.find(name))
+    }
+
+    /// Counts a lookup that has to ask a worker. What is worth asking for meanwhile, if anything: the caller owes
+    /// [`Self::tell`] for it.
+    pub(super) fn missed(&self, directory: &Arc<[u8]>, life: Duration, now: Instant) -> Option<Wanted> {
+        if life < SHORTEST_LIFE {
+            return None;
+        }
+        let mut all = self.directories.lock();
+        if all.by_path.peek(directory).is_none_or(|known| now >= known.since + life) {
+            all.put(directory.clone(), Directory::new(now));
+        }
+        let known = all.by_path.get_mut(directory)?;
+        known.misses += 1;
+        if known.asking || !known.more || !known.misses.is_multiple_of(MISSES_PER_PAGE) {
+            return None;
+        }
+        known.asking = true;
+        Some(Wanted { after: known.entries.last().map(|entry| entry.name.clone()), since: known.since })
+    }
+
+    /// The answer to what [`Self::missed`] wanted: entries, and whether there are more; `None` when there is none.
+    pub(super) fn tell(&self, directory: &Arc<[u8]>, wanted: &Wanted, page: Option<(Vec<Entry>, bool)>) {
+        let mut all = self.directories.lock();
+        if all.by_path.peek(directory).is_none_or(|known| known.since != wanted.since) {
+            return;
+        }
+        let Some(mut known) = all.take(directory) else { return };
+        known.asking = false;
+        if let Some((entries, more)) = page {
+            known.bytes += entries.iter().map(|entry| ENTRY + entry.name.len()).sum::<usize>();
+            // A page without entries that promises more would be asked for again without end.
+            known.more = more && !entries.is_empty();
+            known.entries.extend(entries);
+        }
+        all.put(directory.clone(), known);
+    }
+
+    /// Something in this directory is not as its listing says.
+    pub(super) fn forget(&self, directory: &[u8]) {
+        self.directories.lock().take(directory);
+    }
+}
+
+impl Directories {
+    fn put(&mut self, path: Arc<[u8]>, directory: Directory) {
+        self.take(&path);
+        self.bytes += path.len() + directory.bytes;
+        self.by_path.put(path, directory);
+        while self.bytes > BOUND
+            && let Some((path, directory)) = self.by_path.pop_lru()
+        {
+            self.bytes -= path.len() + directory.bytes;
+        }
+    }
+
+    fn take(&mut self, path: &[u8]) -> Option<Directory> {
+        let directory = self.by_path.pop(path)?;
+        self.bytes -= path.len() + directory.bytes;
+        Some(directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_wire::message::Kind;
+
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(30);
+
+    fn entry(name: &str) -> Entry {
+        let attr = Attr { kind: Kind::File, size: name.len() as u64, mtime_ns: 0, mode: 0o644, object: None };
+        Entry { name: name.into(), attr }
+    }
+
+    fn page(names: &[&str], more: bool) -> (Vec<Entry>, bool) {
+        (names.iter().map(|name| entry(name)).collect(), more)
+    }
+
+    /// As many lookups that miss as a page is worth.
+    fn miss(names: &Names, directory: &Arc<[u8]>, now: Instant) -> Option<Wanted> {
+        let mut wanted: Vec<_> = (0..MISSES_PER_PAGE).map(|_| names.missed(directory, LIFE, now)).collect();
+        let last = wanted.pop().unwrap();
+        assert!(wanted.iter().all(Option::is_none), "a page before its time");
+        last
+    }
+
+    #[test]
+    fn pages_follow_each_other_and_tell_what_is_there_and_what_is_not() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let find = |name: &str| names.find(b"d", name.as_bytes(), LIFE, now);
+        assert_eq!(find("b"), Known::Unknown);
+        let wanted = miss(&names, &dir, now).expect("the first page");
+        assert_eq!(wanted.after, None);
+        assert_eq!(miss(&names, &dir, now), None, "one page at a time");
+        names.tell(&dir, &wanted, Some(page(&["b", "d"], true)));
+        assert_eq!(find("b"), Known::Entry(entry("b").attr, now));
+        assert_eq!(find("c"), Known::Nothing(now));
+        assert_eq!(find("e"), Known::Unknown, "after what is known");
+        let wanted = miss(&names, &dir, now).expect("the second page");
+        assert_eq!(wanted.after.as_deref(), Some(&b"d"[..]));
+        names.tell(&dir, &wanted, Some(page(&["f"], false)));
+        assert_eq!(find("f"), Known::Entry(entry("f").attr, now));
+        assert_eq!(find("z"), Known::Nothing(now));
+        assert_eq!(miss(&names, &dir, now), None, "there is nothing more to know");
+    }
+
+    #[test]
+    fn what_is_known_ages_and_is_asked_for_anew() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let wanted = miss(&names, &dir, now).unwrap();
+        names.tell(&dir, &wanted, Some(page(&["a"], false)));
+        let later = now + LIFE;
+        assert_eq!(names.find(b"d", b"a", LIFE, later), Known::Unknown);
+        assert_eq!(miss(&names, &dir, later).expect("the first page").after, None);
+        assert_eq!(names.missed(&dir, Duration::ZERO, later), None, "names that never stay good");
+    }
+
+    #[test]
+    fn what_was_forgotten_does_not_come_back_with_a_page_that_was_on_its_way() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let wanted = miss(&names, &dir, now).unwrap();
+        names.forget(&dir);
+        names.missed(&dir, LIFE, now + Duration::from_millis(1));
+        names.tell(&dir, &wanted, Some(page(&["a"], false)));
+        assert_eq!(names.find(b"d", b"a", LIFE, now), Known::Unknown);
+    }
+
+    #[test]
+    fn a_page_that_failed_is_asked_for_again() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let wanted = miss(&names, &dir, now).unwrap();
+        names.tell(&dir, &wanted, None);
+        assert_eq!(names.find(b"d", b"a", LIFE, now), Known::Unknown);
+        assert_eq!(miss(&names, &dir, now).expect("the first page").after, None);
+    }
+
+    #[test]
+    fn listings_stay_within_their_bound_and_the_least_used_goes_first() {
+        let (names, now) = (Names::default(), Instant::now());
+        let long = "x".repeat(1 << 20);
+        let directory = |index: usize| -> Arc<[u8]> { Arc::from(index.to_string().as_bytes()) };
+        for index in 0..40 {
+            let dir = directory(index);
+            let wanted = miss(&names, &dir, now).unwrap();
+            names.tell(&dir, &wanted, Some(page(&[&long], false)));
+            assert!(names.directories.lock().bytes <= BOUND);
+            // Used over and over.
+            assert!(matches!(names.find(b"0", long.as_bytes(), LIFE, now), Known::Entry(..)));
+        }
+        assert_eq!(names.find(&directory(1), long.as_bytes(), LIFE, now), Known::Unknown);
+    }
+}
