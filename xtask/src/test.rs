@@ -19,18 +19,35 @@ pub(crate) struct E2eOptions {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     eprintln!("==> tools");
     install_tools()?;
-    // The tests start Penstock's programs as their users do.
-    cargo("build", &["build", "--workspace"])?;
-    cargo("tests", &["test", "--workspace", "--exclude", "penstock-e2e"])?;
-    if options.no_e2e { Ok(()) } else { e2e(&E2eOptions { filter: None }) }
+    build()?;
+    if options.no_e2e {
+        return cargo("tests", &["test", "--workspace", "--exclude", "penstock-e2e"]);
+    }
+    cargo("tests", &["test", "--workspace", "--no-fail-fast"])
 }
 
 pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
-    cargo("build", &["build", "--workspace"])?;
+    build()?;
     // One cluster serves all of them, one after the other.
     let mut tests = tools::cargo();
-    tests.args(["test", "--package", "penstock-e2e", "--", "--test-threads=1", "--nocapture"]);
+    tests.args([
+        "test",
+        "--workspace",
+        "--test",
+        "cluster",
+        "--test",
+        "penstock",
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+    ]);
     step("tests on the real cluster", tests.args(&options.filter))
+}
+
+/// Tests start Penstock's programs as their users do. Always of the whole workspace: with fewer packages, or without
+/// tests, dependencies have other features and are built once more.
+fn build() -> anyhow::Result<()> {
+    cargo("build", &["test", "--workspace", "--no-run"])
 }
 
 /// All at once and first, so that no test waits for a build, and what is missing is said before the long part.

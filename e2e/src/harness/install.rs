@@ -57,8 +57,8 @@ fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("the test program is in target/PROFILE/deps")?;
     let mut cargo = tools::cargo();
-    // The whole workspace: fewer packages would have other features, and be built again.
-    cargo.args(["build", "--quiet", "--workspace"]);
+    // As the tests are built: otherwise dependencies would have other features, and be built once more.
+    cargo.args(["test", "--quiet", "--workspace", "--no-run"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
