@@ -1,11 +1,14 @@
 //! `cargo xtask bench --suite NAME`: figures, measured on real servers with release builds.
 
+mod bare;
 mod control;
 mod csi;
+mod link;
 mod load;
 mod local;
 mod node;
 mod peers;
+mod remote;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -32,6 +35,8 @@ enum Suite {
     Control,
     /// Warm reads with the worker on the reader's node.
     Local,
+    /// Warm reads with the worker on another node.
+    Remote,
 }
 
 /// One figure in `target/bench/SUITE.json`.
@@ -57,6 +62,8 @@ struct Goal {
     at_most: Option<f64>,
     /// At least this part of the limit.
     of_limit: Option<f64>,
+    /// At most so many times the limit.
+    times_limit: Option<f64>,
     /// At least so many times the best peer.
     of_best_peer: Option<f64>,
 }
@@ -66,14 +73,16 @@ impl Goal {
         let limit = case.limit.zip(self.of_limit).is_none_or(|(limit, part)| case.ours >= limit * part);
         let best = case.peers.values().copied().max_by(f64::total_cmp);
         let peers = best.zip(self.of_best_peer).is_none_or(|(best, times)| case.ours >= best * times);
-        self.at_most.is_none_or(|most| case.ours <= most) && limit && peers
+        let times = case.limit.zip(self.times_limit).is_none_or(|(limit, times)| case.ours <= limit * times);
+        self.at_most.is_none_or(|most| case.ours <= most) && limit && times && peers
     }
 
     fn text(&self) -> String {
         let at_most = self.at_most.map(|most| format!("<= {most}"));
         let of_limit = self.of_limit.map(|part| format!(">= {part} limit"));
+        let times_limit = self.times_limit.map(|times| format!("<= {times} limit"));
         let of_best_peer = self.of_best_peer.map(|times| format!(">= {times} best peer"));
-        [at_most, of_limit, of_best_peer].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [at_most, of_limit, times_limit, of_best_peer].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -89,6 +98,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let (name, cases) = match options.suite {
         Suite::Control => ("control", runtime.block_on(control::run(options.quick))?),
         Suite::Local => ("local", runtime.block_on(local::run(options.quick))?),
+        Suite::Remote => ("remote", runtime.block_on(remote::run(options.quick))?),
     };
     let folder = root().join("target/bench");
     fs::create_dir_all(&folder)?;

@@ -1,6 +1,7 @@
 //! Real servers and doubles for tests, the demo and the benchmarks.
 
 pub mod control_plane;
+pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod s3;

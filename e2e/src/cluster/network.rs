@@ -5,10 +5,9 @@
 //! not in the host's namespace because a firewall there (Docker's, for one) could drop what it forwards.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use penstock_testkit::tools;
+use anyhow::Result;
+use penstock_testkit::net::{self, ip};
 
 /// Prefix of every name that appears on the host.
 const PREFIX: &str = "pns";
@@ -35,10 +34,7 @@ pub(super) fn namespace(node: &str) -> String {
 
 /// The bridge and the host's link to it.
 pub(super) fn create() -> Result<()> {
-    let taken = tools::output(Command::new(program()?).args(["-4", "-o", "addr", "show", "to", "198.18.0.0/15"]))?;
-    if !taken.trim().is_empty() {
-        bail!("this machine already uses an address in 198.18.0.0/15, which the cluster needs: {}", taken.trim());
-    }
+    net::ensure_unused()?;
     ip(&format!("netns add {BRIDGE}"))?;
     ip(&format!("-n {BRIDGE} link add br0 type bridge forward_delay 0"))?;
     ip(&format!("-n {BRIDGE} link set br0 up"))?;
@@ -67,45 +63,15 @@ pub(super) fn route_services(node: Ipv4Addr) -> Result<()> {
 
 /// Limits a node's link to `mbit` Mbit/s in both directions, or frees it.
 pub(super) fn shape(node: &str, mbit: Option<u32>) -> Result<()> {
-    for (namespace, link) in [(namespace(node), "eth0"), (BRIDGE.to_owned(), node)] {
-        match mbit {
-            // A bucket of 10 ms (at least 64 KiB) holds what the timer's granularity needs.
-            Some(mbit) => {
-                let burst = (u64::from(mbit) * 1250).max(65536);
-                let queue = format!("tbf rate {mbit}mbit burst {burst} latency 50ms");
-                tc(&namespace, &format!("qdisc replace dev {link} root {queue}"))?;
-            }
-            // There is nothing to delete on a link that was never shaped.
-            None => drop(tc(&namespace, &format!("qdisc del dev {link} root"))),
-        }
-    }
-    Ok(())
+    net::shape(Some(&namespace(node)), "eth0", mbit)?;
+    net::shape(Some(BRIDGE), node, mbit)
 }
 
 /// Removes all that [`create`] and [`create_node`] made; what is not there is no error.
 pub(super) fn remove() -> Result<()> {
-    let listed = tools::output(Command::new(program()?).args(["netns", "list"]))?;
-    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
-    for name in names.filter(|name| name.starts_with("pns-")) {
-        ip(&format!("netns del {name}"))?;
-    }
-    // Deleting one end deletes the pair, but only once the namespace is really gone: do not wait for it.
-    if std::path::Path::new("/sys/class/net").join(HOST_LINK).exists() {
-        let _ = ip(&format!("link del {HOST_LINK}"));
-    }
+    net::remove_namespaces(&format!("{PREFIX}-"))?;
+    net::remove_link(HOST_LINK);
     Ok(())
-}
-
-fn ip(line: &str) -> Result<()> {
-    tools::run(Command::new(program()?).args(line.split(' ')))
-}
-
-fn tc(namespace: &str, line: &str) -> Result<()> {
-    tools::run(Command::new(tools::debian("tc", "iproute2")?).args(["-n", namespace]).args(line.split(' ')))
-}
-
-fn program() -> Result<std::path::PathBuf> {
-    tools::debian("ip", "iproute2").context("the cluster needs iproute2")
 }
 
 #[cfg(test)]

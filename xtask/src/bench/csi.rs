@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::ensure;
 use penstock_testkit::s3::{S3Options, S3Server};
 
-use super::node::{Bucket, Node};
+use super::node::{Bucket, Node, Reader};
 
 const CONTENT: &str = "read through the mount";
 
@@ -21,7 +21,7 @@ pub(super) async fn first_publishes(runs: usize) -> anyhow::Result<Vec<f64>> {
     };
     let mut seconds = Vec::new();
     for _ in 0..runs {
-        seconds.push(first_publish(Node::start(&bucket, 64 << 20).await?).await?);
+        seconds.push(first_publish(Node::start(&bucket, 64 << 20, Reader::Here).await?).await?);
     }
     eprintln!("first publishes: {seconds:.3?} s");
     Ok(seconds)

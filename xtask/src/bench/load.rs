@@ -59,9 +59,18 @@ pub(super) fn sequential(file: &Path) -> anyhow::Result<f64> {
 
 /// Random 4 KiB reads per second, one after the other, page cache dropped.
 pub(super) fn random(file: &Path, seconds: u32) -> anyhow::Result<f64> {
+    random_job(file, seconds)?["iops"].as_f64().context("fio told no rate")
+}
+
+/// As [`random`]: microseconds that one read takes, the median.
+pub(super) fn latency(file: &Path, seconds: u32) -> anyhow::Result<f64> {
+    let job = random_job(file, seconds)?;
+    Ok(job["clat_ns"]["percentile"]["50.000000"].as_f64().context("fio told no latency")? / 1e3)
+}
+
+fn random_job(file: &Path, seconds: u32) -> anyhow::Result<Value> {
     let runtime = format!("--runtime={seconds}");
-    let job = fio(file, &["--rw=randread", "--bs=4k", "--time_based", &runtime, "--norandommap"])?;
-    job["iops"].as_f64().context("fio told no rate")
+    fio(file, &["--rw=randread", "--bs=4k", "--time_based", &runtime, "--norandommap"])
 }
 
 fn fio(file: &Path, args: &[&str]) -> anyhow::Result<Value> {

@@ -13,7 +13,7 @@ use super::{
     Better, Case, Goal, blocking, build,
     load::{self, LARGE, Shape},
     median,
-    node::{Bucket, Node},
+    node::{Bucket, Node, Reader},
     peers::{self, Peer},
 };
 
@@ -79,7 +79,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
 
 /// Through the mount of the worker's node, and the same from the files of its tier.
 async fn ours(bucket: &Bucket, data: &Path, shape: &Shape, runs: usize) -> anyhow::Result<(Figures, Figures)> {
-    let mut node = Node::start(bucket, shape.bytes() * 5 / 4).await?;
+    let mut node = Node::start(bucket, shape.bytes() * 5 / 4, Reader::Here).await?;
     let target = node.mount().await?;
     let ours = blocking(|| measure("penstock", &target, shape, runs))?;
     // The files of a tier have names of their own; small ones are compared with those that were copied into the bucket.
@@ -122,7 +122,7 @@ fn tell(name: &str, figures: &Figures) {
 }
 
 /// The file of the tier that has this length.
-fn tier_file(folder: &Path, length: u64) -> anyhow::Result<PathBuf> {
+pub(super) fn tier_file(folder: &Path, length: u64) -> anyhow::Result<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {

@@ -1,8 +1,9 @@
-//! A node with one worker and the node plugin on it, as real processes.
+//! One worker and one node plugin, as real processes.
 
 use std::{
     collections::HashMap,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::program;
+use super::{link::Link, program};
 
 const DATASET: &str = "bench/prices";
 /// Where the plugin looks for the workers of its node.
@@ -39,7 +40,33 @@ pub(super) struct Bucket {
     pub(super) secret_key: String,
 }
 
-/// A node with one worker on it.
+/// Where the reader's node is, as seen from the worker.
+#[derive(Clone, Copy)]
+pub(super) enum Reader<'a> {
+    /// The same node.
+    Here,
+    /// Another one, at the other end of a link.
+    Beyond(&'a Link),
+}
+
+impl Reader<'_> {
+    fn worker_address(self) -> Ipv4Addr {
+        match self {
+            Self::Here => Ipv4Addr::LOCALHOST,
+            Self::Beyond(_) => Link::HOST,
+        }
+    }
+
+    /// Starts a program on the reader's node.
+    fn spawn(self, program: &Path, log: PathBuf) -> Spawn {
+        match self {
+            Self::Here => Spawn::new(program, log),
+            Self::Beyond(link) => Spawn::new("nsenter", log).arg(format!("--net={}", link.namespace())).arg(program),
+        }
+    }
+}
+
+/// One worker, and a node plugin.
 pub(super) struct Node {
     endpoint: String,
     client: NodeClient<Channel>,
@@ -49,12 +76,15 @@ pub(super) struct Node {
 
 impl Node {
     /// With one memory tier of `quota` bytes in `/dev/shm`.
-    pub(super) async fn start(bucket: &Bucket, quota: u64) -> anyhow::Result<Self> {
+    pub(super) async fn start(bucket: &Bucket, quota: u64, reader: Reader<'_>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("penstock-bench.").tempdir_in("/dev/shm")?;
-        for dir in ["config", SOCKETS, "tier", "kubelet/plugins", "kubelet/pods"] {
+        // The plugin sees the sockets of its own node only.
+        let sockets = if matches!(reader, Reader::Here) { SOCKETS } else { "sockets" };
+        for dir in ["config", sockets, "tier", "kubelet/plugins", "kubelet/pods"] {
             fs::create_dir_all(folder.path().join(dir))?;
         }
-        let (endpoint, http) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let (endpoint, http) =
+            (format!("{}:{}", reader.worker_address(), free_port()?), format!("127.0.0.1:{}", free_port()?));
         configure(folder.path(), bucket, quota, &endpoint)?;
         let at = |name: &str| folder.path().join(name);
         let worker = Spawn::new(program("penstock-worker"), at("worker.log"))
@@ -62,10 +92,11 @@ impl Node {
             .arg("--config-dir")
             .arg(at("config"))
             .arg("--socket-dir")
-            .arg(at(SOCKETS))
+            .arg(at(sockets))
             .start()?;
         let socket = at("csi.sock");
-        let plugin = Spawn::new(program("penstock-mount"), at("plugin.log"))
+        let plugin = reader
+            .spawn(&program("penstock-mount"), at("plugin.log"))
             .args(["csi", "--node-id", "node-1", "--endpoint", &format!("unix://{}", socket.display())])
             .arg("--kubelet-dir")
             .arg(at("kubelet"))

@@ -1,0 +1,78 @@
+//! Warm reads from a worker on another node, beside what the link between them allows.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use penstock_e2e::s3::SeaweedFs;
+
+use super::{
+    Better, Case, Goal, bare, blocking, build,
+    link::Link,
+    load::{self, LARGE, Shape},
+    local::tier_file,
+    median,
+    node::{Bucket, Node, Reader},
+};
+
+const BUCKET: &str = "remote";
+/// Mbit/s of the link of `remote-seq-2g`.
+const SHAPED: u32 = 2000;
+/// Of random reads in one run.
+const SECONDS: u32 = 5;
+
+/// Ours and the limit, a value for each run.
+#[derive(Debug, Default)]
+struct Pair {
+    ours: Vec<f64>,
+    limit: Vec<f64>,
+}
+
+pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
+    build(&["penstock-worker", "penstock-mount"])?;
+    let shape = Shape { large: 1 << 30, small_files: 0, small: 0 };
+    let runs = if quick { 1 } else { 5 };
+    let data = tempfile::Builder::new().prefix("penstock-data.").tempdir_in("/dev/shm")?;
+    shape.write(data.path())?;
+    let server = SeaweedFs::start(Ipv4Addr::LOCALHOST.into()).await?;
+    server.create_bucket(BUCKET)?;
+    blocking(|| server.put_file(BUCKET, LARGE, &data.path().join(LARGE)))?;
+    let bucket = Bucket {
+        endpoint: server.endpoint(),
+        name: BUCKET.into(),
+        access_key: SeaweedFs::ACCESS_KEY.into(),
+        secret_key: SeaweedFs::SECRET_KEY.into(),
+    };
+
+    let link = blocking(Link::create)?;
+    let mut node = Node::start(&bucket, shape.bytes() * 5 / 4, Reader::Beyond(&link)).await?;
+    let large = node.mount().await?.join(LARGE);
+    let (open, shaped, random) = blocking(|| {
+        eprintln!("first pass {:.3} GB/s", load::sequential(&large)?);
+        let file = tier_file(&node.tier(), shape.large)?;
+        let (mut open, mut shaped, mut random) = (Pair::default(), Pair::default(), Pair::default());
+        for _ in 0..runs {
+            link.shape(None)?;
+            open.ours.push(load::sequential(&large)?);
+            open.limit.push(bare::sequential(&link, &file)?);
+            random.ours.push(load::latency(&large, SECONDS)?);
+            random.limit.push(bare::round_trip(&link, &file, Duration::from_secs(SECONDS.into()))?);
+            link.shape(Some(SHAPED))?;
+            shaped.ours.push(load::sequential(&large)?);
+            shaped.limit.push(bare::sequential(&link, &file)?);
+        }
+        eprintln!("{open:.3?} GB/s, at {SHAPED} Mbit/s {shaped:.3?} GB/s, 4 KiB at random {random:.1?} us");
+        anyhow::Ok((open, shaped, random))
+    })?;
+    node.unmount().await?;
+
+    let part = |part| Goal { of_limit: Some(part), ..Goal::default() };
+    Ok(vec![
+        case("remote-seq", "GB/s", &open, Better::Higher, part(0.6)),
+        case("remote-seq-2g", "GB/s", &shaped, Better::Higher, part(0.95)),
+        case("remote-rand4k", "us", &random, Better::Lower, Goal { times_limit: Some(3.0), ..Goal::default() }),
+    ])
+}
+
+fn case(name: &'static str, unit: &'static str, pair: &Pair, better: Better, goal: Goal) -> Case {
+    let (ours, limit) = (median(pair.ours.clone()), Some(median(pair.limit.clone())));
+    Case { name, unit, ours, limit, peers: [].into(), better, goal }
+}
