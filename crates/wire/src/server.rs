@@ -175,6 +175,8 @@ async fn read_requests<S: Service>(
     let budget = Arc::new(Semaphore::new(BUDGET));
     loop {
         let frame = tokio::select! {
+            // What arrives after it is not read any more.
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             frame = reader.next() => frame?,
         };
