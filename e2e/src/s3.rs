@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use penstock_testkit::process::{ChildGuard, Spawn, free_port};
 use penstock_testkit::proxy::{CountingProxy, Gate};
 use penstock_testkit::tools;
@@ -69,9 +69,7 @@ impl SeaweedFs {
     pub fn object_bytes(&self, bucket: &str) -> Result<u64> {
         let mut command = Command::new(tools::debian("curl", "curl")?);
         command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.metrics)]);
-        let output = command.output()?;
-        ensure!(output.status.success(), "no metrics: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(object_bytes_of(bucket, &String::from_utf8_lossy(&output.stdout)))
+        Ok(object_bytes_of(bucket, &tools::output(&mut command)?))
     }
 
     /// Lets the readers' traffic flow, wait or break.

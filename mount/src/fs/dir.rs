@@ -7,7 +7,7 @@ use penstock_wire::message::Entry;
 use crate::backend::{Backend, ReadError};
 
 /// Entries asked for at once.
-const PAGE: u32 = 1000;
+pub(super) const PAGE: u32 = 1000;
 
 /// A directory while it is open. Cookies are positions: entry `i` is followed by cookie `i + 1`.
 pub(super) struct OpenDir {

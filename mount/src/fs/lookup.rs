@@ -6,14 +6,11 @@ use penstock_wire::message::Kind;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use super::{FileSystem, NAME_MAX, Node, Stat, join, nameable, names::Known, parent, refuse};
+use super::{FileSystem, NAME_MAX, Node, Stat, dir, join, nameable, names::Known, parent, refuse};
 use crate::backend::ReadError;
 
 /// The longest that the kernel keeps "no such file".
 pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
-/// Entries of a listing asked for at once.
-const PAGE: u32 = 1000;
-
 /// What a lookup found.
 #[derive(Clone, Debug)]
 pub enum Found {
@@ -85,7 +82,7 @@ impl FileSystem {
         let Some(wanted) = self.names.missed(&path, life, now) else { return };
         let (names, backend) = (self.names.clone(), self.backend.clone());
         tokio::spawn(async move {
-            let listing = backend.list(&path, wanted.after.as_deref(), PAGE).await;
+            let listing = backend.list(&path, wanted.after.as_deref(), dir::PAGE).await;
             // Whoever looks a name up meanwhile is told what is wrong.
             names.tell(&path, &wanted, listing.ok().map(|listing| (listing.entries, listing.more)));
         });

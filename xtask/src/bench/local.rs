@@ -36,13 +36,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     let data = tempfile::Builder::new().prefix("penstock-data.").tempdir_in("/dev/shm")?;
     shape.write(data.path())?;
     let server = SeaweedFs::start(Ipv4Addr::LOCALHOST.into()).await?;
-    server.create_bucket(BUCKET)?;
-    let bucket = Bucket {
-        endpoint: server.endpoint(),
-        name: BUCKET.into(),
-        access_key: SeaweedFs::ACCESS_KEY.into(),
-        secret_key: SeaweedFs::SECRET_KEY.into(),
-    };
+    let bucket = Bucket::create(&server, BUCKET)?;
     blocking(|| peers::fill(&bucket, data.path()))?;
 
     let (ours, limit) = ours(&bucket, data.path(), &shape, runs).await?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::bail;
+use penstock_e2e::s3::SeaweedFs;
 use penstock_mount::csi::proto::csi::{
     NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
     VolumeCapability,
@@ -38,6 +39,19 @@ pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) access_key: String,
     pub(super) secret_key: String,
+}
+
+impl Bucket {
+    /// A new and empty one.
+    pub(super) fn create(server: &SeaweedFs, name: &str) -> anyhow::Result<Self> {
+        server.create_bucket(name)?;
+        Ok(Self {
+            endpoint: server.endpoint(),
+            name: name.into(),
+            access_key: SeaweedFs::ACCESS_KEY.into(),
+            secret_key: SeaweedFs::SECRET_KEY.into(),
+        })
+    }
 }
 
 /// Where the reader's node is, as seen from the worker.

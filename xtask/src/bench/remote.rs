@@ -33,14 +33,8 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     let data = tempfile::Builder::new().prefix("penstock-data.").tempdir_in("/dev/shm")?;
     shape.write(data.path())?;
     let server = SeaweedFs::start(Ipv4Addr::LOCALHOST.into()).await?;
-    server.create_bucket(BUCKET)?;
+    let bucket = Bucket::create(&server, BUCKET)?;
     blocking(|| server.put_file(BUCKET, LARGE, &data.path().join(LARGE)))?;
-    let bucket = Bucket {
-        endpoint: server.endpoint(),
-        name: BUCKET.into(),
-        access_key: SeaweedFs::ACCESS_KEY.into(),
-        secret_key: SeaweedFs::SECRET_KEY.into(),
-    };
 
     let link = blocking(Link::create)?;
     let mut node = Node::start(&bucket, shape.bytes() * 5 / 4, Reader::Beyond(&link)).await?;
