@@ -10,14 +10,20 @@ mod lookup;
 mod names;
 pub mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use penstock_wire::message::{Attr, Kind};
 use rustix::io::Errno;
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::{blocks::OpenObjects, dir::OpenDir, handles::Handles, inode::Inodes, names::Names};
+use self::{
+    blocks::{OpenObject, OpenObjects},
+    dir::OpenDir,
+    handles::Handles,
+    inode::Inodes,
+    names::Names,
+};
 pub use self::{
     file::{OpenFile, Opened},
     inode::{Node, ROOT},
@@ -70,6 +76,8 @@ pub struct FileSystem {
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
     objects: OpenObjects,
+    /// Small files that are fetched before they are opened.
+    neighbours: Mutex<VecDeque<Arc<OpenObject>>>,
     reads: Semaphore,
     tuning: Tuning,
 }
@@ -84,6 +92,7 @@ impl FileSystem {
             files: Handles::default(),
             dirs: Handles::default(),
             objects: OpenObjects::new(backend.clone(), tuning.readahead_bytes, tuning.readahead_total_bytes),
+            neighbours: Mutex::default(),
             reads: Semaphore::new(READS_AT_ONCE),
             backend,
             tuning,
@@ -288,7 +297,12 @@ fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// The directory that holds `path`; the root's is the root.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
+    split(path).0
+}
+
+/// Directory and name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    path.iter().rposition(|byte| *byte == b'/').map_or((&[], path), |at| (&path[..at], &path[at + 1..]))
 }
 
 #[cfg(test)]

@@ -13,15 +13,15 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use fuser::{
     AccessFlags, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner,
-    MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, SessionUnmounter,
+    MountOption, Notifier, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, SessionUnmounter,
 };
 use futures::FutureExt;
 use tokio::runtime::Handle;
@@ -59,16 +59,25 @@ pub struct Unmounter(SessionUnmounter);
 impl Served {
     /// Serves an opened `/dev/fuse` that someone has mounted already.
     pub fn from_fd(fd: OwnedFd, fs: Arc<FileSystem>, runtime: Handle, options: &Options) -> io::Result<Self> {
-        let adapter = Adapter::new(fs, runtime, options.passthrough);
-        let in_flight = adapter.in_flight.clone();
-        Ok(Self { session: Session::from_fd(adapter, fd, acl(options), config(options))?, in_flight })
+        Self::start(fs, runtime, options, |adapter| Session::from_fd(adapter, fd, acl(options), config(options)))
     }
 
     /// Mounts at `dir`: with mount(2) where that is allowed, else by `fusermount3`.
     pub fn mount(dir: &Path, fs: Arc<FileSystem>, runtime: Handle, options: &Options) -> io::Result<Self> {
+        Self::start(fs, runtime, options, |adapter| Session::new(adapter, dir, &config(options)))
+    }
+
+    fn start(
+        fs: Arc<FileSystem>,
+        runtime: Handle,
+        options: &Options,
+        session: impl FnOnce(Adapter) -> io::Result<Session<Adapter>>,
+    ) -> io::Result<Self> {
         let adapter = Adapter::new(fs, runtime, options.passthrough);
-        let in_flight = adapter.in_flight.clone();
-        Ok(Self { session: Session::new(adapter, dir, &config(options))?, in_flight })
+        let (in_flight, notifier) = (adapter.in_flight.clone(), adapter.notifier.clone());
+        let session = session(adapter)?;
+        let _ = notifier.set(session.notifier());
+        Ok(Self { session, in_flight })
     }
 
     pub fn unmounter(&mut self) -> Unmounter {
@@ -122,6 +131,15 @@ struct Adapter {
     runtime: Handle,
     backings: Arc<Backings>,
     in_flight: Arc<AtomicUsize>,
+    /// Set once the session stands.
+    notifier: Arc<OnceLock<Notifier>>,
+}
+
+/// Puts the content of a file into the kernel's page cache.
+fn give(notifier: &OnceLock<Notifier>, ino: INodeNo, content: &[u8]) {
+    if let Some(Err(error)) = notifier.get().map(|notifier| notifier.store(ino, 0, content)) {
+        tracing::debug!(%error, "the kernel does not take the content of a file, it will ask for it");
+    }
 }
 
 /// Counts an operation for as long as it lives.
@@ -135,7 +153,8 @@ impl Drop for Busy {
 
 impl Adapter {
     fn new(fs: Arc<FileSystem>, runtime: Handle, passthrough: Passthrough) -> Self {
-        Self { fs, runtime, backings: Arc::new(Backings::new(passthrough)), in_flight: Arc::default() }
+        let backings = Arc::new(Backings::new(passthrough));
+        Self { fs, runtime, backings, in_flight: Arc::default(), notifier: Arc::default() }
     }
 
     /// Runs `operation` to its end: here when it needs not wait, else as a task.
@@ -194,11 +213,16 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (fs, backings) = (self.fs.clone(), self.backings.clone());
+        let (fs, backings, notifier) = (self.fs.clone(), self.backings.clone(), self.notifier.clone());
         let writable = flags.acc_mode() != OpenAccMode::O_RDONLY;
         self.go(async move {
             match fs.open(ino.0, writable).await {
-                Ok(opened) => backings.reply(ino.0, &opened, reply),
+                Ok(opened) => {
+                    if let Some(content) = &opened.content {
+                        give(&notifier, ino, content);
+                    }
+                    backings.reply(ino.0, &opened, reply);
+                }
                 Err(error) => reply.error(answer::errno(error)),
             }
         });

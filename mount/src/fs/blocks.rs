@@ -85,6 +85,11 @@ impl OpenObject {
         Ok(join(parts))
     }
 
+    /// Sets the first block on its way, without anyone waiting for it.
+    pub fn prefetch(self: &Arc<Self>) {
+        drop(self.fetch(0));
+    }
+
     /// Only these bytes, from blocks that are here anyway or else straight from the workers.
     pub async fn read_exactly(&self, offset: u64, end: u64, pattern: Pattern) -> Result<Bytes, ReadError> {
         let known = self.known(offset / BLOCK, (end - 1) / BLOCK);

@@ -1,19 +1,24 @@
 //! Open files.
 
-use std::{os::unix::fs::FileExt, sync::Arc};
+use std::{os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use penstock_wire::message::{Kind, Pattern};
 use rustix::io::Errno;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{FileSystem, blocks::OpenObject, refuse, stream::Streams};
+use super::{
+    FileSystem, Node, blocks::OpenObject, inode::object_of, join, names::AHEAD, refuse, split, stream::Streams,
+};
 use crate::backend::{LocalFile, ReadError};
 
 /// Objects of at most this many bytes are read over the wire also where a worker on this node has them whole: asking for
 /// the descriptor, and the kernel's registration of it, cost more than the one request that brings all bytes.
 const SMALL: u64 = 128 << 10;
+
+/// How long an open waits for the content of a small file; reading it is more patient.
+const CONTENT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One open handle.
 pub struct OpenFile {
@@ -28,6 +33,8 @@ pub struct Opened {
     pub handle: u64,
     /// The complete cached file: may be given to the kernel, to read it without us.
     pub local: Option<Arc<LocalFile>>,
+    /// All bytes of the object, for the kernel's page cache: it need not ask for them.
+    pub content: Option<Bytes>,
 }
 
 impl FileSystem {
@@ -45,17 +52,47 @@ impl FileSystem {
             Kind::Directory => return Err(Errno::ISDIR),
             Kind::Symlink => return Err(Errno::LOOP),
         };
-        let local = if object.size <= SMALL { None } else { self.backend.open_local(&object).await.map(Arc::new) };
+        let small = object.size <= SMALL;
+        let local = if small { None } else { self.backend.open_local(&object).await.map(Arc::new) };
         let file = OpenFile {
             ino,
             object: self.objects.open(object),
             streams: Mutex::new(Streams::new(self.tuning.readahead_bytes)),
             local: local.clone(),
         };
+        let content = if small && !node.given { self.content_of(&file.object).await } else { None };
+        if small {
+            self.fetch_neighbours(&node);
+        }
         if let Some(node) = self.inodes.lock().get_mut(ino) {
             node.opens += 1;
+            node.given |= content.is_some();
         }
-        Ok(Opened { handle: self.files.insert(file), local })
+        Ok(Opened { handle: self.files.insert(file), local, content })
+    }
+
+    /// Whoever opens a small file reads it. Why it cannot be had now, its reader is told.
+    async fn content_of(&self, object: &Arc<OpenObject>) -> Option<Bytes> {
+        let size = Some(object.object.size).filter(|size| *size > 0)?;
+        let read = object.read_exactly(0, size, Pattern::Sequential);
+        timeout(CONTENT_PATIENCE, read).await.ok()?.ok()
+    }
+
+    /// Where small files are opened in the order of their names, the next ones are fetched meanwhile.
+    fn fetch_neighbours(&self, node: &Node) {
+        let (directory, name) = split(&node.path);
+        let next = self.names.opened(directory, name, self.ttl(Kind::Directory), Instant::now());
+        let small = next.iter().filter(|entry| (1..=SMALL).contains(&entry.attr.size));
+        let objects = small.filter_map(|entry| object_of(&join(directory, &entry.name), &entry.attr));
+        let mut kept = self.neighbours.lock();
+        for object in objects {
+            let object = self.objects.open(object);
+            object.prefetch();
+            kept.push_back(object);
+            if kept.len() > 2 * AHEAD {
+                kept.pop_front();
+            }
+        }
     }
 
     pub fn release(&self, handle: u64) {

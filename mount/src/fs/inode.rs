@@ -24,14 +24,21 @@ pub struct Node {
     lookups: u64,
     /// Open handles on it.
     pub opens: u32,
+    /// The kernel was given its content.
+    pub given: bool,
 }
 
 impl Node {
     /// What to ask bytes by; `None` for what is not a file.
     pub fn object(&self) -> Option<Object> {
-        let (key, version) = self.attr.object.clone()?;
-        Some(Object { key, path: self.path.to_vec(), version, size: self.attr.size })
+        object_of(&self.path, &self.attr)
     }
+}
+
+/// What to ask bytes by; `None` for what is not a file.
+pub fn object_of(path: &[u8], attr: &Attr) -> Option<Object> {
+    let (key, version) = attr.object.clone()?;
+    Some(Object { key, path: path.to_vec(), version, size: attr.size })
 }
 
 #[derive(Debug)]
@@ -45,7 +52,8 @@ impl Inodes {
     /// A table that knows the root only, with attributes that are already old.
     pub fn new(root: Attr, now: Instant) -> Self {
         let path: Arc<[u8]> = Arc::from(&[][..]);
-        let node = Node { ino: ROOT, path: path.clone(), attr: root, fresh_until: now, lookups: 1, opens: 0 };
+        let node =
+            Node { ino: ROOT, path: path.clone(), attr: root, fresh_until: now, lookups: 1, opens: 0, given: false };
         Self { nodes: HashMap::from([(ROOT, node)]), by_path: HashMap::from([(path, ROOT)]) }
     }
 
@@ -78,7 +86,7 @@ impl Inodes {
             self.by_path.insert(node.path.clone(), ino);
         } else {
             let path: Arc<[u8]> = Arc::from(path);
-            let node = Node { ino, path: path.clone(), attr, fresh_until, lookups: 1, opens: 0 };
+            let node = Node { ino, path: path.clone(), attr, fresh_until, lookups: 1, opens: 0, given: false };
             self.nodes.insert(ino, node);
             self.by_path.insert(path, ino);
         }

@@ -15,6 +15,9 @@ use tokio::time::Instant;
 const MISSES_PER_PAGE: u32 = 8;
 /// Names that change sooner than this are not worth a listing.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// Files opened in order before the next ones are worth being fetched, and how many of those.
+const IN_ORDER: u32 = 3;
+pub(super) const AHEAD: usize = 16;
 /// What all listings may take, bytes.
 const BOUND: usize = 32 << 20;
 /// Of one directory and of one entry besides its name, bytes, estimated from above.
@@ -57,6 +60,11 @@ struct Directory {
     /// Nothing here is older.
     since: Instant,
     misses: u32,
+    /// The entry that was opened last, and how many were in order up to it.
+    opened: usize,
+    in_order: u32,
+    /// Entries before this one have been told by [`Names::opened`].
+    told: usize,
     /// A page is on its way.
     asking: bool,
     bytes: usize,
@@ -64,7 +72,17 @@ struct Directory {
 
 impl Directory {
     fn new(now: Instant) -> Self {
-        Self { entries: Vec::new(), more: true, since: now, misses: 0, asking: false, bytes: DIRECTORY }
+        Self {
+            entries: Vec::new(),
+            more: true,
+            since: now,
+            misses: 0,
+            opened: 0,
+            in_order: 0,
+            told: 0,
+            asking: false,
+            bytes: DIRECTORY,
+        }
     }
 
     fn find(&self, name: &[u8]) -> Known {
@@ -73,6 +91,22 @@ impl Directory {
             Err(at) if at < self.entries.len() || !self.more => Known::Nothing(self.since),
             Err(_) => Known::Unknown,
         }
+    }
+
+    fn opened(&mut self, name: &[u8]) -> Vec<Entry> {
+        let Ok(at) = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) else { return Vec::new() };
+        // Opening the same file once more changes nothing.
+        if at != self.opened {
+            self.in_order = if at == self.opened + 1 { self.in_order + 1 } else { 0 };
+            self.opened = at;
+        }
+        if self.in_order < IN_ORDER {
+            self.told = at + 1;
+            return Vec::new();
+        }
+        let first = self.told.max(at + 1).min(self.entries.len());
+        self.told = (at + 1 + AHEAD).min(self.entries.len()).max(first);
+        self.entries[first..self.told].to_vec()
     }
 }
 
@@ -124,6 +158,14 @@ impl Names {
             known.entries.extend(entries);
         }
         all.put(directory.clone(), known);
+    }
+
+    /// Notes that a file was opened. Where the files of a directory are opened in the order of their names: the entries
+    /// that come next and have not been told before.
+    pub(super) fn opened(&self, directory: &[u8], name: &[u8], life: Duration, now: Instant) -> Vec<Entry> {
+        let mut all = self.directories.lock();
+        let known = all.by_path.get_mut(directory).filter(|known| now < known.since + life);
+        known.map_or_else(Vec::new, |known| known.opened(name))
     }
 
     /// Something in this directory is not as its listing says.
@@ -215,6 +257,27 @@ mod tests {
         names.missed(&dir, LIFE, now + Duration::from_millis(1));
         names.tell(&dir, &wanted, Some(page(&["a"], false)));
         assert_eq!(names.find(b"d", b"a", LIFE, now), Known::Unknown);
+    }
+
+    #[test]
+    fn files_that_are_opened_in_order_tell_what_comes_next_and_each_once() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let list: Vec<String> = (10..60).map(|i| i.to_string()).collect();
+        let list: Vec<&str> = list.iter().map(String::as_str).collect();
+        let wanted = miss(&names, &dir, now).unwrap();
+        names.tell(&dir, &wanted, Some(page(&list, false)));
+        let opened = |name: &str| names.opened(b"d", name.as_bytes(), LIFE, now);
+        let told: Vec<_> = ["13", "14", "15"].map(|name| opened(name).len()).into();
+        assert_eq!(told, [0, 0, 0]);
+        let next = opened("16");
+        assert_eq!((next.len(), &next[0].name[..]), (AHEAD, &b"17"[..]));
+        assert!(opened("16").is_empty(), "again");
+        assert_eq!(opened("17").iter().map(|e| &e.name[..]).collect::<Vec<_>>(), [b"33"]);
+        assert!(opened("50").is_empty() && opened("49").is_empty(), "out of order");
+        for name in 50..56 {
+            opened(&name.to_string());
+        }
+        assert!(opened("56").is_empty(), "nothing is left to tell");
     }
 
     #[test]

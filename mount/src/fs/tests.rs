@@ -111,6 +111,43 @@ async fn names_that_are_looked_up_one_after_the_other_are_soon_known_and_a_chang
 }
 
 #[tokio::test]
+async fn a_small_file_is_given_to_the_kernel_at_its_first_open_and_the_next_ones_are_fetched() {
+    let (backend, fs) = file_system();
+    let files: Vec<String> = (0..100).map(|i| format!("many/{i:03}")).collect();
+    for file in &files {
+        backend.add(file.as_bytes(), file.as_bytes());
+    }
+    for file in &files {
+        let ino = find(&fs, file).await.ino;
+        for first in [true, false] {
+            let opened = fs.open(ino, false).await.unwrap();
+            assert_eq!(opened.content.as_deref(), first.then_some(file.as_bytes()), "{file}");
+            fs.release(opened.handle);
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(backend.reads().len(), files.len(), "each was fetched once");
+    assert!(fs.neighbours.lock().len() > 1);
+
+    let ino = find(&fs, "b").await.ino;
+    assert_eq!(fs.open(ino, false).await.unwrap().content, None, "an empty file has none");
+    let large = backend.add_patterned(b"large", 1 << 20);
+    let ino = find(&fs, "large").await.ino;
+    assert_eq!(fs.open(ino, false).await.unwrap().content, None, "of {} bytes", large.size);
+}
+
+#[tokio::test]
+async fn a_small_file_that_cannot_be_fetched_opens_and_its_reader_is_told() {
+    let (backend, fs) = file_system();
+    let ino = find(&fs, "dir/a").await.ino;
+    backend.fail_reads(2, ReadError::Ufs("down".into()));
+    let opened = fs.open(ino, false).await.unwrap();
+    assert_eq!(opened.content, None);
+    assert_eq!(fs.read(opened.handle, 0, 5).await, Err(Errno::IO));
+    assert_eq!(&fs.read(opened.handle, 0, 5).await.unwrap()[..], b"hello");
+}
+
+#[tokio::test]
 async fn a_listing_with_attributes_counts_lookups_only_for_what_was_taken() {
     let (_, fs) = file_system();
     let handle = fs.opendir(ROOT).unwrap();
