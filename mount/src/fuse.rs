@@ -96,7 +96,11 @@ impl Served {
 
     /// Until the file system is unmounted. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()
+        match self.session.run() {
+            // What a thread is told that was taking a request when the connection ended.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+            ended => ended,
+        }
     }
 }
 
