@@ -14,7 +14,7 @@ use penstock_wire::{
     config::{Medium, WorkerConfig},
     message::{Description, Failure, MountStats, Object, Pattern, Reach, Request, Response, Role, Stats, TierStats},
 };
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::{
     census::Census,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Up to this many bytes a MEM tier is read on the runtime's own threads: a hop to another thread costs more.
-const INLINE: u32 = 1 << 20;
+const INLINE: u64 = 1 << 20;
 /// From this many bytes on, what a memory tier has goes to the socket by sendfile.
 const BULK: u32 = 64 << 10;
 
@@ -171,13 +171,22 @@ impl Worker {
             let attachment = Attachment::File(FileRange { file: Box::new(file), range });
             return Some(Reply { response: Response::Data(Bytes::new()), attachment });
         }
-        let bytes = if self.memory_only && len <= INLINE {
-            self.store.read(&object.key, offset, len as usize)
-        } else {
-            let (store, key) = (self.store.clone(), object.key);
-            spawn_blocking(move || store.read(&key, offset, len as usize)).await.ok().flatten()
-        };
-        Some(Response::Data(bytes?).into())
+        let key = object.key;
+        let bytes = self.with_store(len.into(), move |store| store.read(&key, offset, len as usize)).await.ok()??;
+        Some(Response::Data(bytes).into())
+    }
+
+    /// Runs `work`, which reads some `bytes` of the store: here where that is quick, else on a thread that may block.
+    async fn with_store<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        if self.memory_only && bytes <= INLINE {
+            return Ok(work(&self.store));
+        }
+        let store = self.store.clone();
+        spawn_blocking(move || work(&store)).await
     }
 
     /// The directory's owner may be another worker, and so may whoever stood in for it.
@@ -199,13 +208,9 @@ impl Worker {
     }
 
     async fn open_local(&self, object: Object) -> Result<Reply, Failure> {
-        let opened = if self.memory_only && object.size <= u64::from(INLINE) {
-            self.pins.open(&self.store, object.key)
-        } else {
-            let (store, pins) = (self.store.clone(), self.pins.clone());
-            let opened = spawn_blocking(move || pins.open(&store, object.key)).await;
-            opened.map_err(|error| Failure::Unavailable(error.to_string()))?
-        };
+        let (pins, key) = (self.pins.clone(), object.key);
+        let opened = self.with_store(object.size, move |store| pins.open(store, key)).await;
+        let opened = opened.map_err(|error| Failure::Unavailable(error.to_string()))?;
         let descriptor = opened.map_err(|error| Failure::Unavailable(error.to_string()))?.ok_or(Failure::NotCached)?;
         Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(descriptor) })
     }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use penstock_wire::message::{Object, PAGE};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    blocks::sums_of,
     evict::Node,
     index::{Entry, Home, Slot, SlotState},
     meta,
@@ -33,10 +33,6 @@ impl Batch<'_> {
         let bytes = page::run_bytes(size, self.extent, run);
         let from = (u64::from(run.start - self.first) * PAGE) as usize;
         (&self.data[from..from + (bytes.end - bytes.start) as usize], bytes.start)
-    }
-
-    fn sums(&self, size: u64, run: &Range<u32>) -> Vec<u64> {
-        self.run(size, run).0.chunks(PAGE as usize).map(xxh3_64).collect()
     }
 }
 
@@ -94,7 +90,7 @@ impl Inner {
         let tiers = state.home.as_ref().map_or(0..self.tiers.len(), |home| home.tier..home.tier + 1);
         let mut last = WriteError::Full;
         for tier in tiers.filter(|tier| self.tiers[*tier].usable()) {
-            match self.put(tier, entry, state, &batch) {
+            match self.put(tier, entry, slot, state, &batch) {
                 Ok(()) => {
                     slot.verified.fetch_or(batch.mask, Relaxed);
                     let bytes = page::mask_bytes(entry.object.size, batch.extent, batch.mask);
@@ -112,6 +108,7 @@ impl Inner {
         &self,
         tier: usize,
         entry: &Arc<Entry>,
+        slot: &Slot,
         state: &mut SlotState,
         batch: &Batch<'_>,
     ) -> Result<(), WriteError> {
@@ -125,7 +122,7 @@ impl Inner {
         if state.home.is_none() {
             taken += self.attach(tier, entry, &mut space)?;
         }
-        let sums = self.put_pages(tier, entry, batch).map_err(|error| {
+        let sums = self.put_pages(tier, entry, slot, batch).map_err(|error| {
             self.undo(tier, entry, state, batch.extent, new);
             if tier::is_full(&error) {
                 self.shrink_by(tier, 2 * need);
@@ -152,17 +149,23 @@ impl Inner {
     }
 
     /// Bytes first, then the records that vouch for them. Returns the checksums in the order of the pages.
-    fn put_pages(&self, tier: usize, entry: &Entry, batch: &Batch<'_>) -> io::Result<Vec<u64>> {
+    fn put_pages(&self, tier: usize, entry: &Entry, slot: &Slot, batch: &Batch<'_>) -> io::Result<Vec<u64>> {
         let (object, tier) = (&*entry.object, &self.tiers[tier]);
         let file = tier.open_data(object.key, true)?;
         let first = u64::from(batch.extent) * u64::from(page::PAGES);
         let mut all = Vec::new();
         for run in page::runs(batch.mask) {
             let (bytes, at) = batch.run(object.size, &run);
-            let sums = batch.sums(object.size, &run);
+            let begin = all.len();
+            for (bit, page) in run.clone().zip(bytes.chunks(PAGE as usize)) {
+                let (sum, blocks) = sums_of(page);
+                if let Some(blocks) = blocks {
+                    slot.keep_blocks(bit, blocks);
+                }
+                all.push(sum);
+            }
             file.write_all_at(bytes, at)?;
-            tier.write_records(object, first + u64::from(run.start), &sums)?;
-            all.extend(sums);
+            tier.write_records(object, first + u64::from(run.start), &all[begin..])?;
         }
         Ok(all)
     }

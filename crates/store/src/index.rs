@@ -75,8 +75,17 @@ pub(crate) struct Slot {
     pub(crate) state: RwLock<SlotState>,
     /// Pages whose checksum was right when this process wrote or read them.
     pub(crate) verified: AtomicU16,
-    /// Of pages of which parts were read.
+    /// Of pages that this process wrote or read whole.
     pub(crate) blocks: RwLock<BTreeMap<u32, BlockSums>>,
+}
+
+impl Slot {
+    /// Keeps the checksums of the blocks of page `bit`.
+    pub(crate) fn keep_blocks(&self, bit: u32, sums: BlockSums) {
+        if !self.blocks.read().contains_key(&bit) {
+            self.blocks.write().insert(bit, sums);
+        }
+    }
 }
 
 #[derive(Debug, Default)]

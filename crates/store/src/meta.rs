@@ -1,10 +1,10 @@
 //! The checksum file beside each data file.
 //!
 //! ```text
-//! 0   magic "PENSTOCK", u32 format (1), u32 path length, u32 version length, u32 zero, u64 size, u128 key
+//! 0   magic "PENSTOCK", u32 format (2), u32 path length, u32 version length, u32 zero, u64 size, u128 key
 //! 48  path, version, zeros up to a multiple of 16, then in the last 16 bytes before the records:
 //!     u64 xxh3-64 of everything before, u64 zero
-//! …   per page 16 bytes: u64 xxh3-64 of the page's bytes, u64 seal
+//! …   per page 16 bytes: u64 checksum of the page's bytes (xxh3-64 of the xxh3-64 of each 4 KiB), u64 seal
 //! ```
 //!
 //! All integers are little endian. A page is present when its record's seal is right; the seal hashes key, page number and
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::page::page_count;
 
 const MAGIC: &[u8; 8] = b"PENSTOCK";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FIXED: usize = 48;
 pub(crate) const RECORD: u64 = 16;
 /// Paths and versions longer than this are no work of ours.

@@ -10,7 +10,7 @@ use crate::{
     index::{Entry, Slot, SlotState},
     page::{self, Mask},
     quota::Reservation,
-    serve,
+    serve::Locked,
     store::Inner,
 };
 
@@ -71,7 +71,7 @@ impl Inner {
             return Some(false);
         }
         let bytes = page::mask_bytes(entry.object.size, node.extent, state.pages);
-        if self.demote(at, &entry, node.extent, &mut state) {
+        if self.demote(at, &entry, node.extent, &slot, &mut state) {
             self.counters.demoted.fetch_add(bytes, Relaxed);
             return Some(true);
         }
@@ -82,7 +82,7 @@ impl Inner {
 
     /// Copies the extent to the next usable tier and frees it here; false when that tier does not take it. The copy's
     /// checksums are those of the original, so harm done meanwhile is found by the next reader.
-    fn demote(&self, at: usize, entry: &Arc<Entry>, extent: u32, state: &mut SlotState) -> bool {
+    fn demote(&self, at: usize, entry: &Arc<Entry>, extent: u32, slot: &Slot, state: &mut SlotState) -> bool {
         let Some(below) = (at + 1..self.tiers.len()).find(|tier| self.tiers[*tier].usable()) else { return false };
         let Some(span) =
             page::runs(state.pages).first().map(|first| first.start..page::PAGES - state.pages.leading_zeros())
@@ -92,14 +92,14 @@ impl Inner {
         let bytes = page::run_bytes(entry.object.size, extent, &span);
         let mut data = vec![0; (bytes.end - bytes.start) as usize];
         let Ok(file) = self.tiers[at].open_data(entry.object.key, false) else { return false };
-        let bad = serve::check(&file, &entry.object, extent, state, page::mask_of(span.clone()), &mut data);
-        // Pages that are absent read as zeros or stale bytes and never match; only present ones count.
-        if bad & state.pages != 0 {
+        let locked = Locked { file: &file, object: &entry.object, extent, slot, state };
+        // Pages that are absent read as zeros or stale bytes; only present ones count.
+        if locked.read(state.pages, bytes.start, &mut data) != 0 {
             return false;
         }
         let mut moved = SlotState::default();
         let batch = Batch { extent, first: span.start, mask: state.pages, data: &data };
-        if self.put(below, entry, &mut moved, &batch).is_err() {
+        if self.put(below, entry, slot, &mut moved, &batch).is_err() {
             return false;
         }
         self.detach(at, entry, extent, state.charged);

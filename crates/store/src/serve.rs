@@ -10,12 +10,11 @@ use std::{
 use bytes::Bytes;
 use penstock_wire::{
     config::Medium,
-    message::{Object, ObjectKey, PAGE},
+    message::{Object, ObjectKey},
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    blocks::{self, BlockSums},
+    blocks,
     index::{Entry, PinnedFile, Slot, SlotState},
     page::{self, Mask},
     store::Inner,
@@ -75,11 +74,12 @@ impl Inner {
     fn verify(&self, entry: &Arc<Entry>, extent: u32, slot: &Slot, file: &File) -> bool {
         let bad = {
             let state = slot.state.read();
+            let locked = Locked { file, object: &entry.object, extent, slot, state: &state };
             let mut bad = 0;
             for run in page::runs(state.pages & !slot.verified.load(Relaxed)) {
                 let bytes = page::run_bytes(entry.object.size, extent, &run);
                 let mut into = vec![0; (bytes.end - bytes.start) as usize];
-                bad |= check(file, &entry.object, extent, &state, page::mask_of(run), &mut into);
+                bad |= locked.read(page::mask_of(run), bytes.start, &mut into);
             }
             slot.verified.fetch_or(state.pages & !bad, Relaxed);
             bad
@@ -151,18 +151,18 @@ impl Inner {
 }
 
 /// An extent whose state is locked.
-struct Locked<'a> {
-    file: &'a File,
-    object: &'a Object,
-    extent: u32,
-    slot: &'a Slot,
-    state: &'a SlotState,
+pub(crate) struct Locked<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) object: &'a Object,
+    pub(crate) extent: u32,
+    pub(crate) slot: &'a Slot,
+    pub(crate) state: &'a SlotState,
 }
 
 impl Locked<'_> {
     /// Fills `into` from byte `start` of the object on. Returns those of the pages in `mask`, all that it lies in, whose
     /// bytes are not right.
-    fn read(&self, mask: Mask, start: u64, into: &mut [u8]) -> Mask {
+    pub(crate) fn read(&self, mask: Mask, start: u64, into: &mut [u8]) -> Mask {
         if let Err(error) = self.file.read_exact_at(into, start) {
             tracing::warn!(%error, "cannot read a cached file");
             return mask;
@@ -173,49 +173,34 @@ impl Locked<'_> {
             let page = page::run_bytes(self.object.size, self.extent, &(bit..bit + 1));
             let part = page.start.max(start)..page.end.min(end);
             let bytes = &mut into[(part.start - start) as usize..(part.end - start) as usize];
-            let right = if part == page {
-                xxh3_64(bytes) == self.state.sum(bit)
-            } else {
-                self.read_part(bit, &page, &part, bytes)
-            };
+            let right = if part == page { self.fits(bit, bytes) } else { self.read_part(bit, &page, &part, bytes) };
             bad |= Mask::from(!right) << bit;
         }
         bad
     }
 
-    /// Whether `bytes`, read from `part` of a page, are right. The first time the whole page is read instead.
+    /// Whether `bytes`, a whole page, are right.
+    fn fits(&self, bit: u32, bytes: &[u8]) -> bool {
+        let (sum, blocks) = blocks::sums_of(bytes);
+        let right = sum == self.state.sum(bit);
+        if let Some(blocks) = blocks.filter(|_| right) {
+            self.slot.keep_blocks(bit, blocks);
+        }
+        right
+    }
+
+    /// Whether `bytes`, read from `part` of a page, are right. Without checksums of its blocks the whole page is read
+    /// instead.
     fn read_part(&self, bit: u32, page: &Range<u64>, part: &Range<u64>, bytes: &mut [u8]) -> bool {
         let at = part.start - page.start;
         if let Some(sums) = self.slot.blocks.read().get(&bit) {
             return sums.fit(at, bytes);
         }
         let mut whole = vec![0; (page.end - page.start) as usize];
-        if check(self.file, self.object, self.extent, self.state, 1 << bit, &mut whole) != 0 {
+        if self.read(1 << bit, page.start, &mut whole) != 0 {
             return false;
         }
-        self.slot.blocks.write().insert(bit, BlockSums::of(&whole));
         bytes.copy_from_slice(&whole[at as usize..at as usize + bytes.len()]);
         true
     }
-}
-
-/// Reads a run of pages and returns those whose checksum is wrong; all of them when the file cannot be read.
-pub(crate) fn check(
-    file: &File,
-    object: &Object,
-    extent: u32,
-    state: &SlotState,
-    pages: Mask,
-    into: &mut [u8],
-) -> Mask {
-    let (first, size) = (pages.trailing_zeros(), object.size);
-    let start = page::run_bytes(size, extent, &(first..first + 1)).start;
-    if let Err(error) = file.read_exact_at(into, start) {
-        tracing::warn!(%error, "cannot read a cached file");
-        return pages;
-    }
-    let bits = first..first + pages.count_ones();
-    bits.zip(into.chunks(PAGE as usize))
-        .filter(|(bit, bytes)| xxh3_64(bytes) != state.sum(*bit))
-        .fold(0, |bad, (bit, _)| bad | 1 << bit)
 }
