@@ -19,6 +19,7 @@ pub mod sockets;
 pub mod stage;
 pub mod state;
 pub mod stats;
+pub mod supervise;
 
 use std::path::PathBuf;
 

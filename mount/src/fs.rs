@@ -31,6 +31,7 @@ pub use self::{
 };
 use crate::{
     backend::{Backend, Facts, ReadError},
+    journal::{Journal, Key, Record, Records},
     spec::Tuning,
 };
 
@@ -79,14 +80,20 @@ pub struct FileSystem {
     /// Small files that are fetched before they are opened.
     neighbours: Mutex<VecDeque<Arc<OpenObject>>>,
     reads: Semaphore,
+    journal: Arc<Journal>,
     tuning: Tuning,
 }
 
 impl FileSystem {
     pub fn new(backend: Arc<dyn Backend>, tuning: Tuning) -> Self {
+        Self::resume(backend, tuning, Arc::default(), &Records::new())
+    }
+
+    /// With what a former process had told the kernel. What this one tells goes to the journal.
+    pub fn resume(backend: Arc<dyn Backend>, tuning: Tuning, journal: Arc<Journal>, records: &Records) -> Self {
         let mounted = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as i64);
         let root = Attr { kind: Kind::Directory, size: 0, mtime_ns: mounted, mode: 0o755, object: None };
-        Self {
+        let this = Self {
             inodes: Mutex::new(Inodes::new(root, Instant::now())),
             names: Arc::default(),
             files: Handles::default(),
@@ -94,8 +101,32 @@ impl FileSystem {
             objects: OpenObjects::new(backend.clone(), tuning.readahead_bytes, tuning.readahead_total_bytes),
             neighbours: Mutex::default(),
             reads: Semaphore::new(READS_AT_ONCE),
+            journal,
             backend,
             tuning,
+        };
+        this.restore(records);
+        this
+    }
+
+    fn restore(&self, records: &Records) {
+        let now = Instant::now();
+        for (key, record) in records {
+            match (key, record) {
+                (Key::Directory(ino), Record::Directory { path, attr }) => {
+                    self.inodes.lock().restore(*ino, path, attr.clone(), now);
+                }
+                (Key::File(handle), Record::File { ino, path, attr }) => {
+                    self.reopen(*handle, self.inodes.lock().restore(*ino, path, attr.clone(), now));
+                }
+                (Key::Reading(handle), Record::Reading { ino }) => {
+                    let path = self.inodes.lock().get(*ino).map(|node| node.path.clone());
+                    if let Some(path) = path {
+                        self.dirs.restore(*handle, OpenDir { ino: *ino, path, state: tokio::sync::Mutex::default() });
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -105,7 +136,12 @@ impl FileSystem {
     }
 
     pub fn forget(&self, ino: u64, count: u64) {
-        self.inodes.lock().forget(ino, count);
+        let mut inodes = self.inodes.lock();
+        let directory = inodes.get(ino).is_some_and(|node| node.attr.kind == Kind::Directory);
+        inodes.forget(ino, count);
+        if directory && inodes.get(ino).is_none() {
+            self.journal.remove(Key::Directory(ino));
+        }
     }
 
     pub async fn getattr(&self, ino: u64) -> Result<Stat, Errno> {
@@ -135,11 +171,14 @@ impl FileSystem {
         if node.attr.kind != Kind::Directory {
             return Err(Errno::NOTDIR);
         }
-        Ok(self.dirs.insert(OpenDir { ino, path: node.path, state: tokio::sync::Mutex::default() }))
+        let handle = self.dirs.insert(OpenDir { ino, path: node.path, state: tokio::sync::Mutex::default() });
+        self.journal.put(Key::Reading(handle), Record::Reading { ino });
+        Ok(handle)
     }
 
     pub fn releasedir(&self, handle: u64) {
         self.dirs.remove(handle);
+        self.journal.remove(Key::Reading(handle));
     }
 
     /// Hands entries from `position` on to `take` until it refuses one or the directory ends. With `plus`, a lookup is
@@ -239,7 +278,15 @@ impl FileSystem {
     }
 
     fn remember(&self, path: &[u8], attr: Attr, ttl: Duration) -> Stat {
-        let ino = self.inodes.lock().remember(path, attr.clone(), Instant::now() + ttl);
+        let ino = {
+            let mut inodes = self.inodes.lock();
+            let unknown = inodes.find(path).is_none();
+            let ino = inodes.remember(path, attr.clone(), Instant::now() + ttl);
+            if unknown && attr.kind == Kind::Directory {
+                self.journal.put(Key::Directory(ino), Record::Directory { path: path.to_vec(), attr: attr.clone() });
+            }
+            ino
+        };
         let (uid, gid) = self.owner();
         Stat { ino, attr, uid, gid, ttl }
     }

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod csi;
 pub mod fs;
 pub mod fuse;
+pub mod journal;
 mod kernel;
 pub mod reader;
 pub mod serve;

@@ -21,7 +21,7 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,fuser=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).init();
     match Cli::parse().command {
         Command::Csi(options) => tokio::runtime::Runtime::new()?.block_on(csi::run(options)),

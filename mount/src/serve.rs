@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     fs::FileSystem,
     fuse::{Options, Served},
+    journal::{Journal, Records},
     kernel,
     reader::{Cluster, Workers},
     spec::{KeyHex, MountSpec, Passthrough, Tuning},
@@ -44,6 +45,9 @@ pub struct ServeOptions {
     /// The inherited descriptor of /dev/fuse, already mounted.
     #[arg(long)]
     pub fuse_fd: RawFd,
+    /// The inherited descriptor of the journal: an empty file, or one that tells of the session to be taken over.
+    #[arg(long)]
+    pub journal_fd: Option<RawFd>,
     /// The inherited descriptor that gets the line READY once the mount can be used. Default: standard output.
     #[arg(long)]
     pub ready_fd: Option<RawFd>,
@@ -81,17 +85,21 @@ pub struct MountOptions {
 pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let spec: MountSpec = serde_json::from_reader(io::stdin()).context("failed to read the mount's specification")?;
     let fuse = inherit(options.fuse_fd)?;
+    let (journal, records) = match options.journal_fd {
+        Some(fd) => Journal::open(inherit(fd)?).context("failed to read the journal")?,
+        None => (Journal::default(), Records::new()),
+    };
     let mut ready: Box<dyn Write + Send> = match options.ready_fd {
         Some(fd) => Box::new(File::from(inherit(fd)?)),
         None => Box::new(io::stdout()),
     };
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        let fs = start(&spec)?;
-        let shown = shown(&spec);
-        let handle = Handle::current();
-        let served = tokio::task::spawn_blocking(move || Served::from_fd(fuse, fs, handle, &shown)).await?;
-        let served = served.context("failed to greet the kernel")?;
+        let journal = Arc::new(journal);
+        let fs = resume(&spec, journal.clone(), &records)?;
+        let (handle, passthrough) = (Handle::current(), spec.tuning.passthrough);
+        let begin = move || Served::from_fd(fuse, fs, handle, passthrough, journal, &records);
+        let served = tokio::task::spawn_blocking(begin).await?.context("failed to begin the session")?;
         if let Some(connection) = served.connection() {
             kernel::widen_readahead(connection);
         }
@@ -125,7 +133,7 @@ pub fn mount(options: MountOptions) -> anyhow::Result<()> {
         let fs = start(&spec)?;
         let (dir, shown, handle) = (options.dir.clone(), shown(&spec), Handle::current());
         let served = tokio::task::spawn_blocking(move || Served::mount(&dir, fs, handle, &shown)).await?;
-        let mut served = served.with_context(|| format!("failed to mount at {}", options.dir.display()))?;
+        let (served, unmounter) = served.with_context(|| format!("failed to mount at {}", options.dir.display()))?;
         if let Some(connection) = served.connection() {
             kernel::widen_readahead(connection);
         }
@@ -133,7 +141,6 @@ pub fn mount(options: MountOptions) -> anyhow::Result<()> {
             tell_ready(&mut io::stdout())?;
         }
         tracing::info!(dataset = spec.dataset, dir = %options.dir.display(), "mounted");
-        let mut unmounter = served.unmounter();
         let dir = options.dir;
         until_unmounted(served, move || {
             if let Err(error) = unmounter.unmount() {
@@ -149,13 +156,17 @@ pub fn mount(options: MountOptions) -> anyhow::Result<()> {
 
 /// The file system of a specification, on the current runtime.
 pub fn start(spec: &MountSpec) -> anyhow::Result<Arc<FileSystem>> {
+    resume(spec, Arc::default(), &Records::new())
+}
+
+fn resume(spec: &MountSpec, journal: Arc<Journal>, records: &Records) -> anyhow::Result<Arc<FileSystem>> {
     if !spec.read_only {
         bail!("dataset {}: mounts that can be written to are not supported: set readOnly", spec.dataset);
     }
     let key = Credential::from_hex(&spec.client_key.0)?;
     let endpoints = spec.endpoints.iter().map(|e| Address::Tcp(e.clone())).collect();
     let cluster = Cluster::start(&spec.dataset, key, endpoints, spec.socket_dir.clone(), &spec.tuning);
-    let fs = Arc::new(FileSystem::new(Arc::new(Workers(cluster)), spec.tuning.clone()));
+    let fs = Arc::new(FileSystem::resume(Arc::new(Workers(cluster)), spec.tuning.clone(), journal, records));
     let swept = Arc::downgrade(&fs);
     tokio::spawn(async move {
         while let Some(fs) = swept.upgrade() {

@@ -75,6 +75,38 @@ async fn the_program_itself_stands_at_once_even_while_no_worker_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_is_replaced_at_once_under_the_feet_of_its_readers() {
+    let mut rig = Rig::start().await;
+    rig.options.mount_program = Some(env!("CARGO_BIN_EXE_penstock-mount").into());
+    rig.restart().await;
+    rig.stage().await.unwrap();
+    rig.publish("one").await.unwrap();
+    let held = fs::File::open(rig.target("one")).unwrap();
+    let mut earlier = Vec::new();
+    for _ in 0..3 {
+        let died = rig.processes()[0];
+        earlier.push(died);
+        rustix::process::kill_process(rig.process(), Signal::KILL).unwrap();
+        while is_running(died) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Waits for the next process, and needs no worker.
+        let target = rig.target("one");
+        let looked = tokio::task::spawn_blocking(move || fs::metadata(target)).await.unwrap();
+        assert!(looked.unwrap().is_dir() && held.metadata().unwrap().is_dir());
+        let condition = rig.stats("one").await.unwrap().volume_condition.unwrap();
+        assert!(!condition.abnormal, "{}", condition.message);
+    }
+    assert!(!earlier.contains(&rig.processes()[0]));
+    assert_eq!(rig.mounts().len(), 2);
+    drop(held);
+    let process = rig.processes()[0];
+    rig.unpublish("one").await.unwrap();
+    rig.unstage().await.unwrap();
+    assert!(rig.mounts().is_empty() && !is_running(process));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_in_no_command_line_environment_or_record() {
     let rig = Rig::start().await;
     rig.stage().await.unwrap();
@@ -92,7 +124,7 @@ async fn the_key_is_in_no_command_line_environment_or_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_whose_process_died_is_replaced_at_the_next_publish() {
+async fn a_mount_whose_session_nobody_can_take_over_is_replaced_at_the_next_publish() {
     let rig = Rig::start().await;
     rig.stage().await.unwrap();
     rig.publish("one").await.unwrap();

@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::state::ProcessId;
+use super::{keeper::Connection, state::ProcessId};
 use crate::spec::MountSpec;
 
 /// The line on standard output with which the process says that the mount answers.
@@ -51,8 +51,16 @@ pub struct Daemon {
     pub id: ProcessId,
     /// Signals through this cannot hit a later process with the same number.
     pidfd: OwnedFd,
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<End>>,
     stopping: Arc<AtomicBool>,
+}
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With its mount, or because it was told to.
+    Due,
+    Died,
 }
 
 /// Held while a descriptor without close-on-exec exists, so that no other child inherits it: a forgotten copy of
@@ -60,25 +68,20 @@ pub struct Daemon {
 static SPAWNING: Mutex<()> = Mutex::new(());
 
 impl Daemon {
-    /// Starts `program serve` on a mounted connection and waits until it serves. `on_end` runs when it has ended.
-    pub async fn start(
-        program: &Path,
-        fuse: &OwnedFd,
-        spec: &MountSpec,
-        on_end: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, DaemonError> {
+    /// Starts `program serve` on a mounted connection and waits until it serves: from the beginning, or where a former
+    /// process ended.
+    pub async fn start(program: &Path, connection: &Connection, spec: &MountSpec) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Start { program: program.display().to_string(), source };
-        let mut child = spawn(program, fuse).map_err(failed)?;
+        let mut child = spawn(program, connection).map_err(failed)?;
         let identity = child.id().ok_or(io::ErrorKind::NotFound.into()).and_then(|pid| identify(pid.cast_signed()));
         let begun = match identity {
             Ok(identity) => begin(&mut child, spec).await.map(|stdout| (identity, stdout)),
             Err(error) => Err(failed(error)),
         };
         match begun {
-            Ok((identity, stdout)) => Ok(Self::watch(child, identity, stdout, spec.dataset.clone(), on_end)),
+            Ok((identity, stdout)) => Ok(Self::watch(child, identity, stdout, spec.dataset.clone())),
             Err(error) => {
                 child.kill().await.ok();
-                on_end();
                 Err(error)
             }
         }
@@ -89,9 +92,8 @@ impl Daemon {
         (pidfd, id): (OwnedFd, ProcessId),
         mut stdout: BufReader<ChildStdout>,
         dataset: String,
-        on_end: impl FnOnce() + Send + 'static,
     ) -> Self {
-        let (tell, ended) = watch::channel(false);
+        let (tell, ended) = watch::channel(None);
         let stopping = Arc::new(AtomicBool::new(false));
         let expected = Arc::clone(&stopping);
         tokio::spawn(async move {
@@ -99,20 +101,14 @@ impl Daemon {
             tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await.ok();
             let ended = child.wait().await;
             // It also ends well by itself, once its file system is unmounted.
-            let expected = expected.load(Ordering::Relaxed) || ended.as_ref().is_ok_and(ExitStatus::success);
+            let due = expected.load(Ordering::Relaxed) || ended.as_ref().is_ok_and(ExitStatus::success);
             let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            if expected {
+            if due {
                 tracing::info!(dataset, pid = id.pid, status, "the serving process has ended");
             } else {
-                tracing::error!(
-                    dataset,
-                    pid = id.pid,
-                    status,
-                    "the serving process died: its mount is dead until the volume is published again"
-                );
+                tracing::error!(dataset, pid = id.pid, status, "the serving process died");
             }
-            on_end();
-            tell.send_replace(true);
+            tell.send_replace(Some(if due { End::Due } else { End::Died }));
         });
         Self { id, pidfd, ended, stopping }
     }
@@ -123,21 +119,27 @@ impl Daemon {
         if found != id {
             return None;
         }
-        let (tell, ended) = watch::channel(false);
+        let (tell, ended) = watch::channel(None);
         let watched = pidfd.try_clone().ok()?;
         let watch = move || {
             // A pidfd becomes readable when its process ends.
             let mut fds = [PollFd::new(&watched, PollFlags::IN)];
             while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
             tracing::warn!(dataset, pid = id.pid, "the adopted serving process has ended");
-            tell.send_replace(true);
+            tell.send_replace(Some(End::Died));
         };
         std::thread::Builder::new().name("adopted".to_owned()).spawn(watch).ok()?;
         Some(Self { id, pidfd, ended, stopping: Arc::default() })
     }
 
     pub fn is_alive(&self) -> bool {
-        !*self.ended.borrow()
+        self.ended.borrow().is_none()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.ended.clone();
+        ended.wait_for(Option::is_some).await.ok().and_then(|end| *end).unwrap_or(End::Died)
     }
 
     /// Ends the process: by itself (its file system is unmounted), else by SIGTERM, else by SIGKILL.
@@ -162,16 +164,16 @@ impl Daemon {
     }
 
     async fn has_ended_within(&self, limit: Duration) -> bool {
-        let mut ended = self.ended.clone();
-        tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
+        tokio::time::timeout(limit, self.ended()).await.is_ok()
     }
 }
 
-fn spawn(program: &Path, fuse: &OwnedFd) -> io::Result<Child> {
+fn spawn(program: &Path, connection: &Connection) -> io::Result<Child> {
     let _guard = SPAWNING.lock();
-    let inherited = rustix::io::dup(fuse)?;
+    let (fuse, journal) = (rustix::io::dup(&connection.fuse)?, rustix::io::dup(&connection.journal)?);
     Command::new(program)
-        .args(["serve", "--fuse-fd", &inherited.as_raw_fd().to_string()])
+        .args(["serve", "--fuse-fd", &fuse.as_raw_fd().to_string()])
+        .args(["--journal-fd", &journal.as_raw_fd().to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0)

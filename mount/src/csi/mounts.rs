@@ -4,12 +4,9 @@
 //! mounted where is read from `/proc/self/mountinfo`, and what may block runs on a thread of its own with a time limit.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::OsString,
     fs, io,
-    os::{
-        fd::{AsRawFd, BorrowedFd},
-        unix::ffi::OsStringExt,
-    },
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,8 +16,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
-/// The file system type of our mounts.
-pub const FS_TYPE: &str = "fuse.penstock";
+pub use crate::fuse::point::FS_TYPE;
 
 /// How long a call into a mount may take before we call it hanging.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -96,16 +92,6 @@ pub enum MountError {
     CreateDir { path: PathBuf, source: io::Error },
     #[error("cannot remove the directory {}: {source}", path.display())]
     RemoveDir { path: PathBuf, source: io::Error },
-}
-
-/// Mounts a new FUSE connection, read-only. The kernel's INIT waits in `fuse` for whoever reads it.
-pub fn mount_fuse(fuse: BorrowedFd<'_>, dataset: &str, path: &Path) -> Result<(), MountError> {
-    let fd = fuse.as_raw_fd();
-    let data = format!("fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions");
-    let data = CString::new(data).unwrap_or_default();
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount(format!("penstock:{dataset}"), path, FS_TYPE, flags, data.as_c_str())
-        .map_err(|error| MountError::Mount { dataset: dataset.to_owned(), path: path.to_owned(), source: error.into() })
 }
 
 /// Binds `from` at `to` with further `flags`. A mount whose flags cannot be set does not stay.

@@ -1,6 +1,9 @@
 //! Publishing: a bind mount at the pod's target path, of a staged Dataset or of a worker's socket directory.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustix::mount::MountFlags;
 use tonic::{Code, Status};
@@ -72,7 +75,7 @@ pub fn shows(target: Option<&MountEntry>, wanted: Option<&MountEntry>) -> bool {
 }
 
 impl Inner {
-    pub async fn publish(&self, request: NodePublishVolumeRequest) -> Result<(), PublishError> {
+    pub async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), PublishError> {
         let volume_id = request::required("volume_id", &request.volume_id)?;
         request::required("target_path", &request.target_path)?;
         request::check_capability(request.volume_capability.as_ref())?;
@@ -91,7 +94,12 @@ impl Inner {
     }
 
     /// Brings a staged volume back whose process died, if the key is known.
-    async fn ensure_staged(&self, volume_id: &str, staging: &Path, source: &Source) -> Result<(), PublishError> {
+    async fn ensure_staged(
+        self: &Arc<Self>,
+        volume_id: &str,
+        staging: &Path,
+        source: &Source,
+    ) -> Result<(), PublishError> {
         let known = self.staged.lock().get(staging).cloned();
         let spec = source.spec(&self.state).or_else(|| known.as_ref().and_then(|known| known.spec.clone()));
         match spec {

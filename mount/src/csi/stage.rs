@@ -5,19 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{Mode, OFlags};
 use tonic::{Code, Status};
 
 use super::{
     abort,
     daemon::{Daemon, DaemonError},
+    keeper::Connection,
     mounts::{self, MountEntry, MountError},
     node::Inner,
     proto::csi::{NodeStageVolumeRequest, NodeUnstageVolumeRequest},
     request::{self, RequestError, Source},
     state::{StagedRecord, StateError},
 };
-use crate::spec::MountSpec;
+use crate::{
+    fuse::{Options, point},
+    spec::MountSpec,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -105,7 +108,7 @@ pub fn standing(mounted: Option<&MountEntry>, served: bool) -> Standing {
 }
 
 impl Inner {
-    pub async fn stage(&self, request: NodeStageVolumeRequest) -> Result<(), StageError> {
+    pub async fn stage(self: &Arc<Self>, request: NodeStageVolumeRequest) -> Result<(), StageError> {
         let volume_id = request::required("volume_id", &request.volume_id)?;
         request::required("staging_target_path", &request.staging_target_path)?;
         request::check_capability(request.volume_capability.as_ref())?;
@@ -120,7 +123,12 @@ impl Inner {
     }
 
     /// Makes sure that a live mount stands at `staging`: keeps one, replaces a dead one. The volume's lock is held.
-    pub async fn ensure_mounted(&self, volume_id: &str, staging: &Path, spec: MountSpec) -> Result<(), StageError> {
+    pub async fn ensure_mounted(
+        self: &Arc<Self>,
+        volume_id: &str,
+        staging: &Path,
+        spec: MountSpec,
+    ) -> Result<(), StageError> {
         let known = self.staged.lock().get(staging).cloned();
         if let Some(other) = known.as_ref().filter(|known| known.record.volume_id != volume_id) {
             let volume_id = other.record.volume_id.clone();
@@ -129,6 +137,7 @@ impl Inner {
         match standing(mounts::at(staging)?.as_ref(), known.is_some_and(|k| k.is_served())) {
             Standing::Live => return Ok(()),
             Standing::Foreign(fs_type) => return Err(StageError::Foreign { path: staging.to_owned(), fs_type }),
+            Standing::Dead if self.revive(staging).await => return Ok(()),
             Standing::Dead => {
                 tracing::warn!(volume_id, staging = %staging.display(), "replacing a dead mount");
                 self.tear_down(staging).await?;
@@ -138,7 +147,7 @@ impl Inner {
         self.mount(volume_id, staging, spec).await
     }
 
-    async fn mount(&self, volume_id: &str, staging: &Path, spec: MountSpec) -> Result<(), StageError> {
+    async fn mount(self: &Arc<Self>, volume_id: &str, staging: &Path, spec: MountSpec) -> Result<(), StageError> {
         let begun = std::time::Instant::now();
         let mut record = StagedRecord {
             volume_id: volume_id.to_owned(),
@@ -161,25 +170,26 @@ impl Inner {
         record.process = Some(daemon.id);
         let saved = self.state.save(&record);
         let pid = daemon.id.pid;
-        let staged = Staged { record, spec: Some(spec), daemon: Some(daemon) };
-        self.staged.lock().insert(staging.to_owned(), Arc::new(staged));
+        let staged = Arc::new(Staged { record, spec: Some(spec), daemon: Some(daemon) });
+        self.staged.lock().insert(staging.to_owned(), staged.clone());
+        tokio::spawn(Arc::clone(self).supervise(staged));
         let millis = begun.elapsed().as_millis() as u64;
         tracing::info!(volume_id, staging = %staging.display(), pid, millis, "staged");
         Ok(saved?)
     }
 
     async fn serve(&self, staging: &Path, spec: &MountSpec) -> Result<Daemon, StageError> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let fuse = rustix::fs::open("/dev/fuse", flags, Mode::empty())
-            .map_err(|error| MountError::Device { source: error.into() })?;
-        mounts::mount_fuse(std::os::fd::AsFd::as_fd(&fuse), &spec.dataset, staging)?;
-        let fuse = Arc::new(fuse);
-        self.keeper.keep(staging, Arc::clone(&fuse));
-        let on_end = {
-            let (keeper, staging, fuse) = (Arc::clone(&self.keeper), staging.to_owned(), Arc::clone(&fuse));
-            move || keeper.release(&staging, &fuse)
-        };
-        Ok(Daemon::start(&self.program, &fuse, spec, on_end).await?)
+        let connection = Connection::new().map_err(|source| MountError::Device { source })?;
+        let options =
+            Options { dataset: spec.dataset.clone(), allow_other: true, passthrough: spec.tuning.passthrough };
+        point::mount(&connection.fuse, staging, &options, true).map_err(|source| MountError::Mount {
+            dataset: spec.dataset.clone(),
+            path: staging.to_owned(),
+            source,
+        })?;
+        let connection = Arc::new(connection);
+        self.keeper.keep(staging, connection.clone());
+        Ok(Daemon::start(&self.program, &connection, spec).await?)
     }
 
     pub async fn unstage(&self, request: NodeUnstageVolumeRequest) -> Result<(), UnstageError> {

@@ -4,14 +4,17 @@ use std::{os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use penstock_wire::message::{Kind, Pattern};
+use penstock_wire::message::{Kind, Object, Pattern};
 use rustix::io::Errno;
 use tokio::time::{Instant, timeout};
 
 use super::{
     FileSystem, Node, blocks::OpenObject, inode::object_of, join, names::AHEAD, refuse, split, stream::Streams,
 };
-use crate::backend::{LocalFile, ReadError};
+use crate::{
+    backend::{LocalFile, ReadError},
+    journal::{Key, Record},
+};
 
 /// Objects of at most this many bytes are read over the wire also where a worker on this node has them whole: asking for
 /// the descriptor, and the kernel's registration of it, cost more than the one request that brings all bytes.
@@ -54,12 +57,7 @@ impl FileSystem {
         };
         let small = object.size <= SMALL;
         let local = if small { None } else { self.backend.open_local(&object).await.map(Arc::new) };
-        let file = OpenFile {
-            ino,
-            object: self.objects.open(object),
-            streams: Mutex::new(Streams::new(self.tuning.readahead_bytes)),
-            local: local.clone(),
-        };
+        let file = self.open_file(ino, object, local.clone());
         let content = if small && !node.given { self.content_of(&file.object).await } else { None };
         if small {
             self.fetch_neighbours(&node);
@@ -68,7 +66,23 @@ impl FileSystem {
             node.opens += 1;
             node.given |= content.is_some();
         }
-        Ok(Opened { handle: self.files.insert(file), local, content })
+        let handle = self.files.insert(file);
+        let record = Record::File { ino, path: node.path.to_vec(), attr: node.attr };
+        self.journal.put(Key::File(handle), record);
+        Ok(Opened { handle, local, content })
+    }
+
+    /// Under the handle that a former process gave out.
+    pub(super) fn reopen(&self, handle: u64, node: &mut Node) {
+        if let Some(object) = node.object() {
+            node.opens += 1;
+            self.files.restore(handle, self.open_file(node.ino, object, None));
+        }
+    }
+
+    fn open_file(&self, ino: u64, object: Object, local: Option<Arc<LocalFile>>) -> OpenFile {
+        let streams = Mutex::new(Streams::new(self.tuning.readahead_bytes));
+        OpenFile { ino, object: self.objects.open(object), streams, local }
     }
 
     /// Whoever opens a small file reads it. Why it cannot be had now, its reader is told.
@@ -96,6 +110,7 @@ impl FileSystem {
     }
 
     pub fn release(&self, handle: u64) {
+        self.journal.remove(Key::File(handle));
         if let Some(file) = self.files.remove(handle)
             && let Some(node) = self.inodes.lock().get_mut(file.ino)
         {

@@ -29,6 +29,12 @@ impl<T> Handles<T> {
         handle
     }
 
+    /// A number that a former process gave out.
+    pub(super) fn restore(&self, handle: u64, value: T) {
+        self.next.fetch_max(handle + 1, Ordering::Relaxed);
+        self.open.write().insert(handle, Arc::new(value));
+    }
+
     pub(super) fn get(&self, handle: u64) -> Option<Arc<T>> {
         self.open.read().get(&handle).cloned()
     }

@@ -93,6 +93,14 @@ impl Inodes {
         ino
     }
 
+    /// A number that a former process gave out. How often is not known: the kernel forgets it all at once.
+    pub fn restore(&mut self, ino: u64, path: &[u8], attr: Attr, fresh_until: Instant) -> &mut Node {
+        let path: Arc<[u8]> = Arc::from(path);
+        self.by_path.insert(path.clone(), ino);
+        let node = Node { ino, path, attr, fresh_until, lookups: 1, opens: 0, given: false };
+        self.nodes.entry(ino).or_insert(node)
+    }
+
     /// Takes back `count` lookups; a number without any is gone.
     pub fn forget(&mut self, ino: u64, count: u64) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };

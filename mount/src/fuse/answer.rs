@@ -1,83 +1,79 @@
 //! From the file system's answers to the kernel's.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::Duration;
 
-use fuser::{
-    Errno, FileAttr, FileType, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEntry,
-};
 use penstock_wire::message::Kind;
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
 
-use crate::fs::{FileSystem, Found, Stat};
+use super::{
+    abi::{Attr, AttrOut, Dirent, EntryOut},
+    reply::Reply,
+};
+use crate::fs::{DirEntry, FileSystem, Found, Stat};
 
-type Outcome<T> = Result<T, rustix::io::Errno>;
+type Outcome<T> = Result<T, Errno>;
 
-/// Numbers name contents (see [`crate::fs::inode`]), so that none is ever used again for another one.
-const GENERATION: Generation = Generation(0);
-
-pub(super) fn errno(errno: rustix::io::Errno) -> Errno {
-    Errno::from_i32(errno.raw_os_error())
-}
-
-pub(super) fn found(outcome: Outcome<Found>, reply: ReplyEntry) {
+pub(super) fn found(outcome: Outcome<Found>, reply: Reply) {
     match outcome {
-        Ok(Found::Entry(stat)) => reply.entry(&stat.ttl, &file_attr(&stat), GENERATION),
         // Number 0 with a time to live: the kernel keeps "no such file".
-        Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
-        Ok(Found::Nothing(ttl)) => reply.entry(&ttl, &nothing(), GENERATION),
-        Err(error) => reply.error(errno(error)),
+        Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::NOENT),
+        Ok(Found::Nothing(ttl)) => {
+            let (entry_valid, entry_valid_nsec) = (ttl.as_secs(), ttl.subsec_nanos());
+            reply.value(&EntryOut { entry_valid, entry_valid_nsec, ..EntryOut::default() });
+        }
+        Ok(Found::Entry(stat)) => reply.value(&entry(&stat)),
+        Err(error) => reply.error(error),
     }
 }
 
-pub(super) fn stat(outcome: Outcome<Stat>, reply: ReplyAttr) {
+pub(super) fn stat(outcome: Outcome<Stat>, reply: Reply) {
+    reply.outcome(outcome, |stat| {
+        let (attr_valid, attr_valid_nsec) = (stat.ttl.as_secs(), stat.ttl.subsec_nanos());
+        AttrOut { attr_valid, attr_valid_nsec, padding: 0, attr: attr(&stat) }
+    });
+}
+
+pub(super) fn data(outcome: Outcome<impl AsRef<[u8]>>, reply: Reply) {
     match outcome {
-        Ok(stat) => reply.attr(&stat.ttl, &file_attr(&stat)),
-        Err(error) => reply.error(errno(error)),
+        Ok(data) => reply.bytes(data.as_ref()),
+        Err(error) => reply.error(error),
     }
 }
 
-pub(super) fn data(outcome: Outcome<impl AsRef<[u8]>>, reply: ReplyData) {
+/// Answers with as many entries from `position` on as `size` bytes hold; with `plus` each with what a lookup would tell.
+pub(super) async fn directory(fs: &FileSystem, handle: u64, position: u64, size: usize, plus: bool, reply: Reply) {
+    let mut entries = Entries { bytes: Vec::new(), size };
+    let outcome = fs.readdir(handle, position, plus, |entry| entries.add(&entry, plus)).await;
     match outcome {
-        Ok(data) => reply.data(data.as_ref()),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-pub(super) async fn readdir(fs: Arc<FileSystem>, handle: u64, offset: u64, mut reply: ReplyDirectory) {
-    let mut taken = false;
-    let outcome = fs
-        .readdir(handle, offset, false, |entry| {
-            let full = reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), OsStr::from_bytes(entry.name));
-            taken |= !full;
-            !full
-        })
-        .await;
-    match outcome {
-        Err(error) if !taken => reply.error(errno(error)),
+        Err(error) if entries.bytes.is_empty() => reply.error(error),
         // What there is goes out first; the error comes again with the next call.
-        _ => reply.ok(),
+        _ => reply.bytes(&entries.bytes),
     }
 }
 
-pub(super) async fn readdirplus(fs: Arc<FileSystem>, handle: u64, offset: u64, mut reply: ReplyDirectoryPlus) {
-    let mut taken = false;
-    let outcome = fs
-        .readdir(handle, offset, true, |entry| {
-            let Some(stat) = entry.stat else { return true };
-            let (attr, name) = (file_attr(&stat), OsStr::from_bytes(entry.name));
-            let full = reply.add(attr.ino, entry.next, name, &stat.ttl, &attr, GENERATION);
-            taken |= !full;
-            !full
-        })
-        .await;
-    match outcome {
-        Err(error) if !taken => reply.error(errno(error)),
-        _ => reply.ok(),
+struct Entries {
+    bytes: Vec<u8>,
+    size: usize,
+}
+
+impl Entries {
+    /// Whether there was room for it.
+    fn add(&mut self, entry: &DirEntry<'_>, plus: bool) -> bool {
+        let told = entry.stat.as_ref().map(self::entry).unwrap_or_default();
+        let told = if plus { told.as_bytes() } else { &[] };
+        let padded = (size_of::<Dirent>() + entry.name.len()).next_multiple_of(8);
+        if self.bytes.len() + told.len() + padded > self.size {
+            return false;
+        }
+        let (name_len, kind) = (entry.name.len() as u32, mode_of(entry.kind) >> 12);
+        self.bytes.extend_from_slice(told);
+        let end = self.bytes.len() + padded;
+        let dirent = Dirent { ino: entry.ino, next: entry.next, name_len, kind };
+        self.bytes.extend_from_slice(dirent.as_bytes());
+        self.bytes.extend_from_slice(entry.name);
+        self.bytes.resize(end, 0);
+        true
     }
 }
 
@@ -85,26 +81,42 @@ pub(super) fn executable(stat: &Stat) -> bool {
     stat.attr.kind == Kind::Directory || stat.attr.mode & 0o111 != 0
 }
 
-fn file_type(kind: Kind) -> FileType {
+/// The type's part of a mode, as in stat(2).
+fn mode_of(kind: Kind) -> u32 {
     match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
+        Kind::File => 0o100_000,
+        Kind::Directory => 0o040_000,
+        Kind::Symlink => 0o120_000,
     }
 }
 
-fn file_attr(stat: &Stat) -> FileAttr {
-    let time = time(stat.attr.mtime_ns);
-    FileAttr {
-        ino: INodeNo(stat.ino),
+/// Numbers name contents (see [`crate::fs::inode`]), so that none is ever used again for another one: generation 0.
+fn entry(stat: &Stat) -> EntryOut {
+    let (seconds, nanos) = (stat.ttl.as_secs(), stat.ttl.subsec_nanos());
+    EntryOut {
+        node: stat.ino,
+        generation: 0,
+        entry_valid: seconds,
+        attr_valid: seconds,
+        entry_valid_nsec: nanos,
+        attr_valid_nsec: nanos,
+        attr: attr(stat),
+    }
+}
+
+fn attr(stat: &Stat) -> Attr {
+    let (seconds, nanos) = time(stat.attr.mtime_ns);
+    Attr {
+        ino: stat.ino,
         size: stat.attr.size,
         blocks: stat.attr.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: file_type(stat.attr.kind),
-        perm: (stat.attr.mode & 0o7777) as u16,
+        atime: seconds,
+        mtime: seconds,
+        ctime: seconds,
+        atimensec: nanos,
+        mtimensec: nanos,
+        ctimensec: nanos,
+        mode: mode_of(stat.attr.kind) | stat.attr.mode & 0o7777,
         // For a directory: "not counted", so that nobody infers the number of subdirectories from it.
         nlink: 1,
         uid: stat.uid,
@@ -115,28 +127,30 @@ fn file_attr(stat: &Stat) -> FileAttr {
     }
 }
 
-fn nothing() -> FileAttr {
-    let time = UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
+/// Seconds, as the kernel takes those before 1970, and the nanoseconds after them.
+fn time(ns: i64) -> (u64, u32) {
+    let second = Duration::from_secs(1).as_nanos() as i64;
+    (ns.div_euclid(second).cast_unsigned(), ns.rem_euclid(second) as u32)
 }
 
-fn time(ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
-    if ns < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_count_forward_from_their_second() {
+        assert_eq!(time(1_500_000_001), (1, 500_000_001));
+        assert_eq!(time(-1), (u64::MAX, 999_999_999));
+    }
+
+    #[test]
+    fn entries_fill_what_was_asked_for_and_no_more() {
+        let mut entries = Entries { bytes: Vec::new(), size: 100 };
+        let entry = |name: &'static [u8]| DirEntry { name, kind: Kind::File, ino: 7, next: 1, stat: None };
+        assert!(entries.add(&entry(b"12345678"), false));
+        assert_eq!(entries.bytes.len(), 32);
+        assert!(entries.add(&entry(b"123456789"), false) && !entries.add(&entry(b"12345"), false));
+        assert!(entries.add(&entry(b""), false), "what fits still goes in");
+        assert_eq!((entries.bytes.len(), &entries.bytes[24..32]), (96, &b"12345678"[..]));
+    }
 }

@@ -5,87 +5,97 @@
 
 use std::{
     collections::HashMap,
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use fuser::{BackingId, FileHandle, FopenFlags, InitFlags, KernelConfig, ReplyOpen};
 use parking_lot::Mutex;
 
-use crate::{backend::LocalFile, fs::Opened, spec::Passthrough};
-
-/// Backing files may lie on one layer of a stacking file system (overlayfs) at most.
-const STACK_DEPTH: u32 = 2;
+use super::{
+    abi::{FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH, OpenOut},
+    device::Device,
+    reply::Reply,
+};
+use crate::{
+    backend::LocalFile,
+    fs::Opened,
+    journal::{Journal, Key, Record, Records},
+};
 
 pub(super) struct Backings {
-    wanted: Passthrough,
     /// Cleared for good by the first refusal.
     usable: AtomicBool,
     modes: Mutex<HashMap<u64, Mode>>,
+    journal: Arc<Journal>,
 }
 
+#[derive(Default)]
 struct Mode {
     opens: u32,
     backing: Option<Backing>,
 }
 
 struct Backing {
-    id: Arc<BackingId>,
-    /// The pin lasts as long as the kernel may read.
-    _local: Arc<LocalFile>,
+    id: u32,
+    /// The pin lasts as long as the kernel may read; after a takeover the kernel's own copy of the descriptor holds it.
+    _local: Option<Arc<LocalFile>>,
 }
 
 impl Backings {
-    pub(super) fn new(wanted: Passthrough) -> Self {
-        Self { wanted, usable: AtomicBool::new(false), modes: Mutex::default() }
-    }
-
-    pub(super) fn negotiate(&self, config: &mut KernelConfig) {
-        if self.wanted == Passthrough::Off {
-            return;
+    /// `usable`: whether the kernel has agreed to it. `records` tell what a former process had open.
+    pub(super) fn new(usable: bool, journal: Arc<Journal>, records: &Records) -> Self {
+        let mut modes: HashMap<u64, Mode> = HashMap::new();
+        for (key, record) in records {
+            match (key, record) {
+                (Key::File(_), Record::File { ino, .. }) => modes.entry(*ino).or_default().opens += 1,
+                (Key::Backing(ino), Record::Backing { id }) => {
+                    modes.entry(*ino).or_default().backing = Some(Backing { id: *id, _local: None });
+                }
+                _ => {}
+            }
         }
-        let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
-        let usable = offered && config.set_max_stack_depth(STACK_DEPTH).is_ok();
-        if !usable {
-            tracing::info!("this kernel has no FUSE passthrough: local files are read through this process");
-        }
-        self.usable.store(usable, Ordering::Relaxed);
+        Self { usable: AtomicBool::new(usable), modes: Mutex::new(modes), journal }
     }
 
     /// Answers an open, by passthrough where the inode's mode is or can become that.
-    pub(super) fn reply(&self, ino: u64, opened: &Opened, reply: ReplyOpen) {
-        let handle = FileHandle(opened.handle);
+    pub(super) fn reply(&self, ino: u64, opened: &Opened, reply: Reply) {
         let mut modes = self.modes.lock();
-        let mode = modes.entry(ino).or_insert_with(|| Mode { opens: 0, backing: self.back(opened, &reply) });
+        let mode =
+            modes.entry(ino).or_insert_with(|| Mode { opens: 0, backing: self.back(ino, opened, reply.device()) });
         mode.opens += 1;
-        let backing = mode.backing.as_ref().map(|backing| backing.id.clone());
+        let backing = mode.backing.as_ref().map(|backing| backing.id);
         drop(modes);
-        if let Some(id) = backing {
-            reply.opened_passthrough(handle, FopenFlags::empty(), &id);
-        } else {
+        let (how, backing) = match backing {
+            Some(backing) => (FOPEN_PASSTHROUGH, backing),
             // A number stands for one content only, so what the page cache holds of it stays right.
-            reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE);
-        }
+            None => (FOPEN_KEEP_CACHE, 0),
+        };
+        reply.value(&OpenOut { handle: opened.handle, open_flags: how | FOPEN_NOFLUSH, backing });
     }
 
-    pub(super) fn release(&self, ino: u64) {
+    pub(super) fn release(&self, ino: u64, device: &Device) {
         let mut modes = self.modes.lock();
-        if let Some(mode) = modes.get_mut(&ino) {
-            mode.opens -= 1;
-            if mode.opens == 0 {
-                modes.remove(&ino);
-            }
+        let Some(mode) = modes.get_mut(&ino) else { return };
+        mode.opens = mode.opens.saturating_sub(1);
+        if mode.opens > 0 {
+            return;
+        }
+        if let Some(Mode { backing: Some(backing), .. }) = modes.remove(&ino) {
+            device.close_backing(backing.id);
+            self.journal.remove(Key::Backing(ino));
         }
     }
 
-    fn back(&self, opened: &Opened, reply: &ReplyOpen) -> Option<Backing> {
+    fn back(&self, ino: u64, opened: &Opened, device: &Device) -> Option<Backing> {
         let local = opened.local.clone().filter(|_| self.usable.load(Ordering::Relaxed))?;
-        match reply.open_backing(&local.file) {
+        match device.open_backing(local.file.as_fd()) {
             Ok(id) => {
                 tracing::debug!("the kernel reads a local file by itself");
-                Some(Backing { id: Arc::new(id), _local: local })
+                self.journal.put(Key::Backing(ino), Record::Backing { id });
+                Some(Backing { id, _local: Some(local) })
             }
             Err(error) => {
                 if self.usable.swap(false, Ordering::Relaxed) {

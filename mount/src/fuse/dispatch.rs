@@ -1,0 +1,255 @@
+//! From the kernel's requests to the file system.
+
+use std::{
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures::{
+    FutureExt,
+    future::{AbortHandle, Abortable},
+};
+use rustix::{fs::OFlags, io::Errno};
+use tokio::runtime::Handle;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::{
+    abi::{AccessIn, BatchForgetIn, ForgetOne, InHeader, OpenIn, OpenOut, ReadIn, ReleaseIn, StatfsOut, op},
+    answer,
+    device::Device,
+    interrupts::Waiting,
+    passthrough::Backings,
+    reply::Reply,
+    session::BUFFER,
+};
+use crate::fs::{FileSystem, NAME_MAX};
+
+/// Bits of ACCESS, as of access(2).
+const EXECUTE: u32 = 1;
+const WRITE: u32 = 2;
+
+/// What all threads share.
+pub(super) struct Dispatcher {
+    pub(super) device: Arc<Device>,
+    pub(super) fs: Arc<FileSystem>,
+    pub(super) runtime: Handle,
+    pub(super) backings: Arc<Backings>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) waiting: Arc<Waiting>,
+}
+
+/// Counts an operation for as long as it lives.
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether who waits may be told `EINTR` before the operation is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Early,
+    /// It counts what it has told the kernel, so the kernel must be told.
+    ByItself,
+}
+
+impl Dispatcher {
+    /// Takes requests until the connection ends. Blocks the thread; several may do so.
+    pub(super) fn run(&self) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        while let Some(request) = self.device.receive(&mut buffer)? {
+            let Ok((header, body)) = InHeader::read_from_prefix(request) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel sent half a request"));
+            };
+            match header.opcode {
+                op::FORGET => self.forget(header.node, body),
+                op::BATCH_FORGET => self.forget_many(body),
+                op::INTERRUPT => self.interrupt(body),
+                op::DESTROY => {
+                    self.reply(&header).ok();
+                    return Ok(());
+                }
+                _ => self.answer(&header, body),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, header: &InHeader, body: &[u8]) {
+        let reply = self.reply(header);
+        let done = match header.opcode {
+            op::LOOKUP => self.lookup(header, body, reply),
+            op::GETATTR => self.getattr(header, reply),
+            op::READLINK => self.readlink(header, reply),
+            op::OPEN => self.open(header, body, reply),
+            op::READ => self.read(header, body, reply),
+            op::RELEASE => self.release(header, body, reply),
+            op::OPENDIR => self.opendir(header, reply),
+            op::READDIR => self.readdir(header, body, false, reply),
+            op::READDIRPLUS => self.readdir(header, body, true, reply),
+            op::RELEASEDIR => self.releasedir(body, reply),
+            op::ACCESS => self.access(header, body, reply),
+            op::STATFS => statfs(reply),
+            op::FSYNC | op::FSYNCDIR => Ok(reply.ok()),
+            change if op::CHANGES.contains(&change) => Ok(reply.error(Errno::ROFS)),
+            // The kernel does not ask again: there is nothing to flush, and no extended attributes.
+            _ => Ok(reply.error(Errno::NOSYS)),
+        };
+        if let Err(Malformed) = done {
+            tracing::warn!(operation = header.opcode, "a request is shorter than its kind");
+        }
+    }
+
+    fn reply(&self, header: &InHeader) -> Reply {
+        Reply::new(self.device.clone(), header.unique)
+    }
+
+    /// Runs `operation` to its end: here when it needs not wait, else as a task.
+    fn go<F: Future<Output = ()> + Send + 'static>(&self, header: &InHeader, ends: Ends, operation: F) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let busy = Busy(self.in_flight.clone());
+        let _runtime = self.runtime.enter();
+        let (abort, registration) = AbortHandle::new_pair();
+        let listed = (ends == Ends::Early).then(|| self.waiting.list(header.unique, header.pid, abort));
+        let operation = Abortable::new(operation, registration);
+        let mut operation = Box::pin(async move {
+            let (_busy, _listed) = (busy, listed);
+            let _ = operation.await;
+        });
+        if operation.as_mut().now_or_never().is_none() {
+            self.runtime.spawn(operation);
+        }
+    }
+
+    fn lookup(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        let name = body.split(|byte| *byte == 0).next().ok_or(Malformed)?.to_vec();
+        let (fs, parent) = (self.fs.clone(), header.node);
+        self.go(header, Ends::Early, async move { answer::found(fs.lookup(parent, &name).await, reply) });
+        Ok(())
+    }
+
+    fn getattr(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
+        let (fs, ino) = (self.fs.clone(), header.node);
+        self.go(header, Ends::Early, async move { answer::stat(fs.getattr(ino).await, reply) });
+        Ok(())
+    }
+
+    fn readlink(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
+        let (fs, ino) = (self.fs.clone(), header.node);
+        self.go(header, Ends::Early, async move { answer::data(fs.readlink(ino).await, reply) });
+        Ok(())
+    }
+
+    fn open(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        let flags = OFlags::from_bits_retain(argument::<OpenIn>(body)?.flags);
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let (fs, backings, ino) = (self.fs.clone(), self.backings.clone(), header.node);
+        self.go(header, Ends::Early, async move {
+            match fs.open(ino, writable).await {
+                Ok(opened) => {
+                    if let Some(content) = &opened.content {
+                        give(reply.device(), ino, content);
+                    }
+                    backings.reply(ino, &opened, reply);
+                }
+                Err(error) => reply.error(error),
+            }
+        });
+        Ok(())
+    }
+
+    fn read(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        let ReadIn { handle, offset, size, .. } = argument(body)?;
+        let fs = self.fs.clone();
+        self.go(header, Ends::Early, async move { answer::data(fs.read(handle, offset, size).await, reply) });
+        Ok(())
+    }
+
+    fn release(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        self.fs.release(argument::<ReleaseIn>(body)?.handle);
+        self.backings.release(header.node, &self.device);
+        Ok(reply.ok())
+    }
+
+    fn opendir(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
+        Ok(reply.outcome(self.fs.opendir(header.node), |handle| OpenOut { handle, open_flags: 0, backing: 0 }))
+    }
+
+    fn readdir(&self, header: &InHeader, body: &[u8], plus: bool, reply: Reply) -> Result<(), Malformed> {
+        let ReadIn { handle, offset, size, .. } = argument(body)?;
+        let fs = self.fs.clone();
+        self.go(header, Ends::ByItself, async move {
+            answer::directory(&fs, handle, offset, size as usize, plus, reply).await;
+        });
+        Ok(())
+    }
+
+    fn releasedir(&self, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        self.fs.releasedir(argument::<ReleaseIn>(body)?.handle);
+        Ok(reply.ok())
+    }
+
+    /// Everybody who may see the mount may read it: a pod got it by its claim. Only what is refused to all is refused.
+    fn access(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
+        let AccessIn { mask, .. } = argument(body)?;
+        if mask & WRITE != 0 {
+            return Ok(reply.error(Errno::ROFS));
+        }
+        let (fs, ino) = (self.fs.clone(), header.node);
+        self.go(header, Ends::Early, async move {
+            match fs.getattr(ino).await {
+                Ok(stat) if mask & EXECUTE != 0 && !answer::executable(&stat) => reply.error(Errno::ACCESS),
+                Ok(_) => reply.ok(),
+                Err(error) => reply.error(error),
+            }
+        });
+        Ok(())
+    }
+
+    fn forget(&self, node: u64, body: &[u8]) {
+        if let Ok(lookups) = argument::<u64>(body) {
+            self.fs.forget(node, lookups);
+        }
+    }
+
+    fn forget_many(&self, body: &[u8]) {
+        let Ok((BatchForgetIn { count, .. }, mut rest)) = BatchForgetIn::read_from_prefix(body) else { return };
+        for _ in 0..count {
+            let Ok((one, left)) = ForgetOne::read_from_prefix(rest) else { return };
+            self.fs.forget(one.node, one.lookups);
+            rest = left;
+        }
+    }
+
+    fn interrupt(&self, body: &[u8]) {
+        if let Ok(unique) = argument::<u64>(body) {
+            self.waiting.interrupt(unique);
+        }
+    }
+}
+
+/// A request without what its kind must have. Its reply, dropped, has said so to who waits.
+struct Malformed;
+
+fn argument<T: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Result<T, Malformed> {
+    T::read_from_prefix(body).map(|(argument, _)| argument).map_err(|_| Malformed)
+}
+
+/// Puts the content of a file into the kernel's page cache.
+fn give(device: &Device, ino: u64, content: &[u8]) {
+    if let Err(error) = device.store(ino, content) {
+        tracing::debug!(%error, "the kernel does not take the content of a file, it will ask for it");
+    }
+}
+
+/// The size of a Dataset is not known to its mounts: no blocks, none of them free.
+fn statfs(reply: Reply) -> Result<(), Malformed> {
+    let (name_len, block_size) = (NAME_MAX as u32, 4096);
+    Ok(reply.value(&StatfsOut { block_size, name_len, fragment_size: block_size, ..StatfsOut::default() }))
+}
