@@ -2,6 +2,7 @@
 
 mod sketch;
 mod tiny_lfu;
+mod window;
 
 use std::sync::{
     Arc,
@@ -23,6 +24,8 @@ pub(crate) struct Node {
     /// Written by the policy only, under its lock.
     bytes: AtomicU64,
     place: AtomicU8,
+    /// Where it was before it left.
+    left: AtomicU8,
     index: AtomicUsize,
     /// Tick of the visit that was counted last.
     visited: AtomicU64,
@@ -32,19 +35,22 @@ impl Node {
     pub(crate) fn new(key: ObjectKey, extent: u32) -> Arc<Self> {
         let hash = xxh3_64_with_seed(&key.0.to_le_bytes(), u64::from(extent));
         let (bytes, visited) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (place, index) = (AtomicU8::new(0), AtomicUsize::new(0));
-        Arc::new(Self { key, extent, hash, bytes, place, index, visited })
+        let (place, left, index) = (AtomicU8::new(0), AtomicU8::new(0), AtomicUsize::new(0));
+        Arc::new(Self { key, extent, hash, bytes, place, left, index, visited })
     }
 }
 
-/// An eviction algorithm. It decides only; the caller moves bytes. Calls come under one lock, never over disk I/O.
+/// An eviction algorithm. It decides only; the caller moves bytes. Calls come under one lock, never over disk I/O. `now`
+/// numbers the visits that count, of this tier and of those below it that were told.
 pub(crate) trait Policy: Send {
-    /// A new extent of `bytes`. The caller guarantees that the node is not in the policy.
-    fn insert(&mut self, node: &Arc<Node>, bytes: u64);
-    /// More (or, on `bytes` < 0, less) of a node that is in the policy; no effect on one that is not.
+    /// A new extent of `bytes`, which counts as a visit. The caller guarantees that the node is not in the policy.
+    fn insert(&mut self, node: &Arc<Node>, bytes: u64, now: u64);
+    /// More (or, on `bytes` < 0, less) of a node.
     fn grow(&mut self, node: &Node, bytes: i64);
     /// One more visit of the extent.
-    fn visit(&mut self, node: &Node);
+    fn visit(&mut self, node: &Node, now: u64);
+    /// One more visit of an extent of a tier below. True when it would displace something here.
+    fn visit_below(&mut self, node: &Node, now: u64) -> bool;
     /// The extent has left the tier for another reason than [`Policy::victim`]; no effect on a node that is not in.
     fn remove(&mut self, node: &Node);
     /// The next to leave; it is out of the policy from now on.
@@ -76,10 +82,15 @@ impl Eviction {
         Self { policy: Mutex::new(policy), tick: AtomicU64::new(0), gap: AtomicU64::new(1) }
     }
 
+    fn next_tick(&self) -> u64 {
+        self.tick.fetch_add(1, Relaxed) + 1
+    }
+
     pub(crate) fn insert(&self, node: &Arc<Node>, bytes: u64) {
         let mut policy = self.policy.lock();
-        policy.insert(node, bytes);
-        node.visited.store(self.tick.fetch_add(1, Relaxed) + 1, Relaxed);
+        let now = self.next_tick();
+        node.visited.store(now, Relaxed);
+        policy.insert(node, bytes, now);
         self.gap.store(policy.len() as u64 / 16 + 1, Relaxed);
     }
 
@@ -87,13 +98,22 @@ impl Eviction {
         self.policy.lock().grow(node, bytes);
     }
 
-    pub(crate) fn touch(&self, node: &Node) {
+    /// True when it counted as a visit.
+    pub(crate) fn touch(&self, node: &Node) -> bool {
         let tick = self.tick.load(Relaxed);
         if tick.saturating_sub(node.visited.load(Relaxed)) < self.gap.load(Relaxed) {
-            return;
+            return false;
         }
-        node.visited.store(self.tick.fetch_add(1, Relaxed) + 1, Relaxed);
-        self.policy.lock().visit(node);
+        let now = self.next_tick();
+        node.visited.store(now, Relaxed);
+        self.policy.lock().visit(node, now);
+        true
+    }
+
+    /// Tells of a visit that counted in a tier below. True when the extent would displace something here.
+    pub(crate) fn visit_below(&self, node: &Node) -> bool {
+        let now = self.next_tick();
+        self.policy.lock().visit_below(node, now)
     }
 
     pub(crate) fn remove(&self, node: &Node) {
@@ -104,7 +124,8 @@ impl Eviction {
         self.policy.lock().victim()
     }
 
-    pub(crate) fn put_back(&self, node: &Arc<Node>) {
-        self.policy.lock().put_back(node);
+    pub(crate) fn put_back(&self, nodes: &[Arc<Node>]) {
+        let mut policy = self.policy.lock();
+        nodes.iter().for_each(|node| policy.put_back(node));
     }
 }

@@ -50,15 +50,19 @@ impl Inner {
 
     /// False when everything is in use or the tier is empty.
     fn evict_one(&self, at: usize) -> bool {
-        for _ in 0..PATIENCE {
-            let Some(node) = self.tiers[at].evict.victim() else { return false };
-            match self.try_evict(at, &node) {
-                Some(true) => return true,
-                Some(false) => self.tiers[at].evict.put_back(&node),
-                None => {}
+        let evict = &self.tiers[at].evict;
+        let mut in_use = Vec::new();
+        let mut victims = std::iter::from_fn(|| evict.victim()).take(PATIENCE);
+        let done = victims.any(|node| match self.try_evict(at, &node) {
+            Some(false) => {
+                in_use.push(node);
+                false
             }
-        }
-        false
+            done => done.is_some(),
+        });
+        // Only now: otherwise the next victim would be the same again.
+        evict.put_back(&in_use);
+        done
     }
 
     /// `Some(false)`: in use. `None`: it had left by another way.
