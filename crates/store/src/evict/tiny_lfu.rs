@@ -18,6 +18,9 @@ const SAMPLE: usize = 8;
 /// How much more often a newcomer must have been seen: in a cyclic scan it is exactly one visit ahead of those that the
 /// scan has not reached yet in this round, and must not displace them.
 const MARGIN: u8 = 1;
+/// Extents of the usual size that the window holds at least: what is being written cannot leave, and with nothing beside it in
+/// the window its next page would push something out of main.
+const IN_FLIGHT: u64 = 2;
 /// Counts halve after so many visits per resident: rarely, because they are what tells the popular from the rest.
 const MEMORY: u64 = 40;
 /// A resident counts half for every so many visits, per resident, that it was not among: a former favourite leaves long before its
@@ -63,7 +66,9 @@ impl TinyLfu {
     }
 
     fn main_room(&self) -> u64 {
-        (self.capacity as f64 * (1.0 - self.share.share())) as u64
+        let window = (self.capacity as f64 * self.share.share()) as u64;
+        let usual = (self.window_bytes + self.main_bytes) / self.live.max(1) as u64;
+        self.capacity.saturating_sub(window.max(IN_FLIGHT * usual))
     }
 
     fn seen(&self, node: &Node) -> u8 {
