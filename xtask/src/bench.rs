@@ -3,6 +3,7 @@
 mod bare;
 mod control;
 mod csi;
+mod evict;
 mod link;
 mod load;
 mod local;
@@ -37,6 +38,8 @@ enum Suite {
     Local,
     /// Warm reads with the worker on another node.
     Remote,
+    /// Hit ratios of a tier that is smaller than what is read.
+    Evict,
 }
 
 /// One figure in `target/bench/SUITE.json`.
@@ -59,6 +62,7 @@ struct Case {
 /// All that is given must hold.
 #[derive(Clone, Copy, Debug, Default)]
 struct Goal {
+    at_least: Option<f64>,
     at_most: Option<f64>,
     /// At least this part of the limit.
     of_limit: Option<f64>,
@@ -74,15 +78,17 @@ impl Goal {
         let best = case.peers.values().copied().max_by(f64::total_cmp);
         let peers = best.zip(self.of_best_peer).is_none_or(|(best, times)| case.ours >= best * times);
         let times = case.limit.zip(self.times_limit).is_none_or(|(limit, times)| case.ours <= limit * times);
-        self.at_most.is_none_or(|most| case.ours <= most) && limit && times && peers
+        let least = self.at_least.is_none_or(|least| case.ours >= least);
+        self.at_most.is_none_or(|most| case.ours <= most) && least && limit && times && peers
     }
 
     fn text(&self) -> String {
+        let at_least = self.at_least.map(|least| format!(">= {least}"));
         let at_most = self.at_most.map(|most| format!("<= {most}"));
         let of_limit = self.of_limit.map(|part| format!(">= {part} limit"));
         let times_limit = self.times_limit.map(|times| format!("<= {times} limit"));
         let of_best_peer = self.of_best_peer.map(|times| format!(">= {times} best peer"));
-        [at_most, of_limit, times_limit, of_best_peer].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [at_least, at_most, of_limit, times_limit, of_best_peer].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -99,6 +105,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Suite::Control => ("control", runtime.block_on(control::run(options.quick))?),
         Suite::Local => ("local", runtime.block_on(local::run(options.quick))?),
         Suite::Remote => ("remote", runtime.block_on(remote::run(options.quick))?),
+        Suite::Evict => ("evict", evict::run(options.quick)?),
     };
     let folder = root().join("target/bench");
     fs::create_dir_all(&folder)?;
