@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     cached: UnsignedGauge,
     evicted: Counter,
     demoted: Counter,
+    promoted: Counter,
     corrupt: Counter,
     tier_used: Family<TierLabel, UnsignedGauge>,
     tier_quota: Family<TierLabel, UnsignedGauge>,
@@ -90,6 +91,7 @@ impl Metrics {
             cached: Gauge::default(),
             evicted: Counter::default(),
             demoted: Counter::default(),
+            promoted: Counter::default(),
             corrupt: Counter::default(),
             tier_used: Family::default(),
             tier_quota: Family::default(),
@@ -115,6 +117,7 @@ impl Metrics {
             ("unkept", "Bytes fetched that no tier took", &self.unkept_bytes),
             ("evicted", "Bytes that left the store for want of room", &self.evicted),
             ("demoted", "Bytes that went one tier down", &self.demoted),
+            ("promoted", "Bytes that went one tier up", &self.promoted),
         ] {
             r.register_with_unit(name, help, Unit::Bytes, counter.clone());
         }
@@ -166,6 +169,7 @@ impl Metrics {
         for (counter, now) in [
             (&self.evicted, store.evicted_bytes),
             (&self.demoted, store.demoted_bytes),
+            (&self.promoted, store.promoted_bytes),
             (&self.corrupt, store.corrupt_pages),
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));

@@ -31,6 +31,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(25);
 /// Between two looks at what is in trouble.
 const PROBE: Duration = Duration::from_secs(5);
+/// Between two looks at what asks for a higher tier. The store remembers 256 MiB at most, so this limits what is copied, too.
+const PROMOTE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -131,14 +133,8 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
             w.probe(Source::is_troubled).await;
         }
     });
-    let store = worker.store.clone();
-    tasks.spawn(async move {
-        loop {
-            sleep(PROBE).await;
-            let store = store.clone();
-            let _ = tokio::task::spawn_blocking(move || store.recheck()).await;
-        }
-    });
+    tasks.spawn(again(PROBE, worker.store.clone(), Store::recheck));
+    tasks.spawn(again(PROMOTE, worker.store.clone(), |store| while store.promote_next() {}));
     let w = worker.clone();
     tasks.spawn(async move { w.census.run(&w.members, || w.view()).await });
     let members = worker.members.clone();
@@ -153,6 +149,15 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
             pins.sweep();
         }
     });
+}
+
+/// Work on the store's disks, after each pause.
+async fn again(pause: Duration, store: Store, work: fn(&Store)) {
+    loop {
+        sleep(pause).await;
+        let store = store.clone();
+        let _ = tokio::task::spawn_blocking(move || work(&store)).await;
+    }
 }
 
 async fn bind(address: &str) -> Result<TcpListener, RunError> {

@@ -83,7 +83,7 @@ impl Inner {
         let batch = Batch { mask: batch.mask & !state.pages, ..*batch };
         if batch.mask == 0 {
             if let Some(home) = &state.home {
-                self.tiers[home.tier].evict.touch(&home.node);
+                self.visit(home);
             }
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl Inner {
         }
         if let Some(home) = &state.home {
             self.tiers[tier].evict.grow(&home.node, cost as i64);
-            self.tiers[tier].evict.touch(&home.node);
+            self.visit(home);
         } else {
             let node = Node::new(entry.object.key, batch.extent);
             self.tiers[tier].evict.insert(&node, taken);

@@ -2,7 +2,7 @@
 //!
 //! Order of locks: a slot's state, then its object's `extents`, then nothing; a slot's state, then an object's `files`;
 //! a shard, then an object's `extents`. Nobody waits for a slot while holding another slot, a shard or `extents`: eviction
-//! only tries.
+//! only tries, and a promotion waits for the readers of the one slot that it holds.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map},
@@ -188,6 +188,17 @@ impl Entry {
 
     pub(crate) fn slots(&self) -> Vec<(u32, Arc<Slot>)> {
         self.extents.read().slots.iter().map(|(extent, slot)| (*extent, slot.clone())).collect()
+    }
+
+    /// The tier that has all of the object.
+    pub(crate) fn whole_in(&self) -> Option<usize> {
+        let (size, slots) = (self.object.size, self.slots());
+        let whole = |(extent, slot): &(u32, Arc<Slot>)| {
+            let state = slot.state.read();
+            state.home.as_ref().filter(|_| state.pages == page::full_mask(size, *extent)).map(|home| home.tier)
+        };
+        let first = slots.first().and_then(whole).filter(|_| slots.len() as u64 == page::extent_count(size));
+        first.filter(|_| slots.iter().all(|one| whole(one) == first))
     }
 
     pub(crate) fn pin(self: &Arc<Self>) -> Pin {

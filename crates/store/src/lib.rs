@@ -13,6 +13,7 @@ mod fill;
 mod index;
 mod meta;
 mod page;
+mod promote;
 mod quota;
 mod reclaim;
 mod scan;

@@ -23,6 +23,10 @@ pub(crate) fn page_count(size: u64) -> u64 {
     size.div_ceil(PAGE)
 }
 
+pub(crate) fn extent_count(size: u64) -> u64 {
+    size.div_ceil(EXTENT)
+}
+
 /// Bytes of page `page` of an object of `size` bytes; all but the last are whole.
 pub(crate) fn page_len(size: u64, page: u64) -> u64 {
     size.saturating_sub(page * PAGE).min(PAGE)

@@ -84,44 +84,59 @@ impl Inner {
         Some(true)
     }
 
-    /// Copies the extent to the next usable tier and frees it here; false when that tier does not take it. The copy's
-    /// checksums are those of the original, so harm done meanwhile is found by the next reader.
+    /// Moves the extent to the next usable tier; false when that tier does not take it.
     fn demote(&self, at: usize, entry: &Arc<Entry>, extent: u32, slot: &Slot, state: &mut SlotState) -> bool {
         let Some(below) = (at + 1..self.tiers.len()).find(|tier| self.tiers[*tier].usable()) else { return false };
-        let Some(span) =
-            page::runs(state.pages).first().map(|first| first.start..page::PAGES - state.pages.leading_zeros())
-        else {
-            return false;
-        };
-        let bytes = page::run_bytes(entry.object.size, extent, &span);
+        let Some(moved) = self.copy_to(below, entry, extent, slot, state) else { return false };
+        self.settle(entry, extent, state, moved);
+        true
+    }
+
+    /// Copies the extent, whose `state` the caller has locked, to another tier. `None` when a page of it is bad or that tier
+    /// does not take it. The copy's checksums are those of the original, so harm done meanwhile is found by the next reader.
+    pub(crate) fn copy_to(
+        &self,
+        to: usize,
+        entry: &Arc<Entry>,
+        extent: u32,
+        slot: &Slot,
+        state: &SlotState,
+    ) -> Option<SlotState> {
+        let from = &self.tiers[state.home.as_ref()?.tier];
+        let first = page::runs(state.pages).first()?.start;
+        let bytes = page::run_bytes(entry.object.size, extent, &(first..page::PAGES - state.pages.leading_zeros()));
         let mut data = vec![0; (bytes.end - bytes.start) as usize];
-        let Ok(file) = self.tiers[at].open_data(entry.object.key, false) else { return false };
+        let file = from.open_data(entry.object.key, false).ok()?;
         let locked = Locked { file: &file, object: &entry.object, extent, slot, state };
         // Pages that are absent read as zeros or stale bytes; only present ones count.
         if locked.read(state.pages, bytes.start, &mut data) != 0 {
-            return false;
+            return None;
         }
         let mut moved = SlotState::default();
-        let batch = Batch { extent, first: span.start, mask: state.pages, data: &data };
-        if self.put(below, entry, slot, &mut moved, &batch).is_err() {
-            return false;
-        }
-        self.detach(at, entry, extent, state.charged);
-        let block = self.tiers[at].block();
-        self.tiers[at].quota.release(page::bytes_rounded(entry.object.size, extent, state.charged, block));
+        let batch = Batch { extent, first, mask: state.pages, data: &data };
+        self.put(to, entry, slot, &mut moved, &batch).ok()?;
+        Some(moved)
+    }
+
+    /// The extent is from now on where its copy is.
+    pub(crate) fn settle(&self, entry: &Entry, extent: u32, state: &mut SlotState, moved: SlotState) {
+        self.leave(entry, extent, state);
         *state = moved;
-        true
+    }
+
+    /// Takes what `state` tells of off its tier.
+    pub(crate) fn leave(&self, entry: &Entry, extent: u32, state: &SlotState) {
+        let Some(home) = &state.home else { return };
+        let tier = &self.tiers[home.tier];
+        tier.evict.remove(&home.node);
+        self.detach(home.tier, entry, extent, state.charged);
+        tier.quota.release(page::bytes_rounded(entry.object.size, extent, state.charged, tier.block()));
     }
 
     /// Takes an extent out of the index and off its tier.
     fn clear(&self, entry: &Arc<Entry>, extent: u32, slot: &Slot, mut state: RwLockWriteGuard<'_, SlotState>) {
-        let Some(home) = state.home.take() else { return };
-        self.tiers[home.tier].evict.remove(&home.node);
-        self.detach(home.tier, entry, extent, state.charged);
-        let size = entry.object.size;
-        let block = self.tiers[home.tier].block();
-        self.tiers[home.tier].quota.release(page::bytes_rounded(size, extent, state.charged, block));
-        self.counters.cached.fetch_sub(page::mask_bytes(size, extent, state.pages), Relaxed);
+        self.leave(entry, extent, &state);
+        self.counters.cached.fetch_sub(page::mask_bytes(entry.object.size, extent, state.pages), Relaxed);
         *state = SlotState { gone: true, ..SlotState::default() };
         slot.verified.store(0, Relaxed);
         entry.remove_slot(extent);

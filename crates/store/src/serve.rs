@@ -55,7 +55,7 @@ impl Inner {
             let state = slot.state.read();
             let home = state.home.as_ref().filter(|_| state.pages & mask == mask)?;
             let tier = &self.tiers[home.tier];
-            tier.evict.touch(&home.node);
+            self.visit(home);
             match tier.open_data(entry.object.key, false) {
                 Ok(file) => Locked { file: &file, object: &entry.object, extent, slot: &slot, state: &state }
                     .read(mask, start, into),
@@ -120,7 +120,7 @@ impl Inner {
         let state = slot.state.read();
         let home = state.home.as_ref().filter(|_| state.pages & slot.verified.load(Relaxed) & mask == mask)?;
         let tier = Some(&self.tiers[home.tier]).filter(|tier| tier.medium == Medium::Mem)?;
-        tier.evict.touch(&home.node);
+        self.visit(home);
         let file = tier.open_data(key, false).ok()?;
         Some(PinnedFile { file, _pin: pin })
     }
@@ -130,21 +130,9 @@ impl Inner {
         // Pinned first: whoever evicts looks at the pins with the slot locked, so either it sees this pin or what
         // follows sees the hole.
         let pin = entry.pin();
+        let file = self.tiers[entry.whole_in()?].open_data(key, false).ok()?;
         let slots = entry.slots();
-        let size = entry.object.size;
-        if slots.len() as u64 != page::page_count(size).div_ceil(u64::from(page::PAGES)) {
-            return None;
-        }
-        let mut at = None;
-        for (extent, slot) in &slots {
-            let state = slot.state.read();
-            let home = state.home.as_ref().filter(|_| state.pages == page::full_mask(size, *extent))?;
-            if *at.get_or_insert(home.tier) != home.tier {
-                return None;
-            }
-            self.tiers[home.tier].evict.touch(&home.node);
-        }
-        let file = self.tiers[at?].open_data(key, false).ok()?;
+        slots.iter().filter_map(|(_, slot)| slot.state.read().home.clone()).for_each(|home| self.visit(&home));
         let right = slots.iter().all(|(extent, slot)| self.verify(&entry, *extent, slot, &file));
         right.then_some(PinnedFile { file, _pin: pin })
     }

@@ -18,6 +18,7 @@ use penstock_wire::{
 use crate::{
     index::{Index, PinnedFile},
     page,
+    promote::Candidates,
     tier::{Tier, TierOptions},
 };
 
@@ -31,6 +32,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) index: Index,
     pub(crate) tiers: Vec<Tier>,
+    pub(crate) candidates: Candidates,
     pub(crate) counters: Counters,
 }
 
@@ -39,6 +41,7 @@ pub(crate) struct Counters {
     pub(crate) cached: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) demoted: AtomicU64,
+    pub(crate) promoted: AtomicU64,
     pub(crate) corrupt: AtomicU64,
 }
 
@@ -95,6 +98,8 @@ pub struct StoreStats {
     pub evicted_bytes: u64,
     /// Bytes that went one tier down.
     pub demoted_bytes: u64,
+    /// Bytes that went one tier up.
+    pub promoted_bytes: u64,
     /// Pages dropped because their checksum was wrong or they could not be read.
     pub corrupt_pages: u64,
 }
@@ -105,7 +110,8 @@ impl Store {
     #[allow(clippy::needless_pass_by_value, reason = "callers build the list for this call")]
     pub fn open(tiers: Vec<TierOptions>) -> Self {
         let tiers = tiers.iter().map(Tier::open).collect();
-        let inner = Inner { index: Index::new(), tiers, counters: Counters::default() };
+        let inner =
+            Inner { index: Index::new(), tiers, candidates: Candidates::default(), counters: Counters::default() };
         inner.take_stock();
         Self { inner: Arc::new(inner) }
     }
@@ -114,6 +120,12 @@ impl Store {
     /// called by one task from time to time. Blocks, for a tier that can be used now as long as [`Store::open`].
     pub fn recheck(&self) {
         self.inner.take_stock();
+    }
+
+    /// Moves up one of the extents that proved themselves in a lower tier: false when there are none for now. To be called by
+    /// one task from time to time, until it returns false. Blocks for disk I/O; readers of the extent go on meanwhile.
+    pub fn promote_next(&self) -> bool {
+        self.inner.promote_next()
     }
 
     /// The parts of `range` (widened to whole pages, cut at `size`) that are absent, in order and joined where they touch.
@@ -203,6 +215,7 @@ impl Store {
             cached_bytes: counters.cached.load(Relaxed),
             evicted_bytes: counters.evicted.load(Relaxed),
             demoted_bytes: counters.demoted.load(Relaxed),
+            promoted_bytes: counters.promoted.load(Relaxed),
             corrupt_pages: counters.corrupt.load(Relaxed),
         }
     }

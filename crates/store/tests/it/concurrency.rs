@@ -6,7 +6,7 @@ use penstock_wire::{
     message::{Object, PAGE},
 };
 
-use crate::support::{MIB, content, disk_use, object, pages, tier};
+use crate::support::{MIB, content, disk_use, files, object, pages, tier};
 
 /// A generator of its own, so that a failure is not hidden by a seed of the day.
 fn next(state: &mut u64) -> u64 {
@@ -29,7 +29,7 @@ fn write_at_random(store: &Store, objects: &[Object], seed: u64) {
 }
 
 #[test]
-fn eight_writers_and_eight_readers_see_right_bytes_within_the_quotas() {
+fn writers_readers_and_promoters_see_right_bytes_within_the_quotas() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let store =
         Store::open(vec![tier(Medium::Mem, dirs[0].path(), 8 * MIB), tier(Medium::Ssd, dirs[1].path(), 24 * MIB)]);
@@ -61,6 +61,15 @@ fn eight_writers_and_eight_readers_see_right_bytes_within_the_quotas() {
                 }
             });
         }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    if !store.promote_next() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
         scope.spawn(|| {
             while !done.load(Relaxed) {
                 assert!(disk_use(dirs[0].path()) <= 8 * MIB);
@@ -71,12 +80,19 @@ fn eight_writers_and_eight_readers_see_right_bytes_within_the_quotas() {
         done.store(true, Relaxed);
     });
     let stats = store.stats();
-    assert!(hits.load(Relaxed) > 0 && stats.demoted_bytes > 0);
+    assert!(hits.load(Relaxed) > 0 && stats.demoted_bytes > 0 && stats.promoted_bytes > 0, "{stats:?}");
+    for (tier, dir) in stats.tiers.iter().zip(&dirs) {
+        let on_disk = disk_use(dir.path());
+        assert!(on_disk <= tier.used, "{on_disk} bytes on disk, {} counted", tier.used);
+    }
     assert_eq!(stats.corrupt_pages, 0);
     assert_eq!(store.extents().iter().map(|extent| extent.present).sum::<u64>(), stats.cached_bytes);
     store.retain(|_| false);
     let empty = store.stats();
     assert_eq!(empty.cached_bytes, 0);
-    let folders: u64 = empty.tiers.iter().map(|tier| tier.used).sum();
-    assert!(folders <= 2 * 40 * 4096, "{folders} bytes are still counted in an empty store");
+    for (tier, dir) in empty.tiers.iter().zip(&dirs) {
+        let folders = std::fs::read_dir(dir.path().join("objects")).unwrap().count() as u64;
+        assert_eq!(files(dir.path()).len() as u64, folders, "a file is left");
+        assert_eq!(tier.used, folders * 4096, "more than its folders is counted in an empty tier");
+    }
 }

@@ -6,4 +6,5 @@ mod concurrency;
 mod disk;
 mod eviction;
 mod model;
+mod promotion;
 mod support;

@@ -23,6 +23,7 @@ enum Op {
     RemoveExtent { object: usize, extent: u32 },
     RemoveObject { object: usize },
     OpenComplete { object: usize },
+    Promote,
 }
 
 const SIZES: [u64; 6] = [1, 5000, PAGE, 3 * PAGE + 7, EXTENT, EXTENT + 5 * PAGE + 100];
@@ -39,6 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (which.clone(), 0u32..2).prop_map(|(object, extent)| Op::RemoveExtent { object, extent }),
         1 => which.clone().prop_map(|object| Op::RemoveObject { object }),
         2 => which.prop_map(|object| Op::OpenComplete { object }),
+        2 => Just(Op::Promote),
     ]
 }
 
@@ -102,6 +104,13 @@ impl World {
                 self.harmed.remove(&object);
             }
             Op::OpenComplete { object } => self.open_complete(object),
+            Op::Promote => {
+                let before = self.store().stats();
+                while self.store().promote_next() {}
+                // It may cost what is seen least, but never what moves.
+                let after = self.store().stats();
+                assert_eq!(after.cached_bytes + after.evicted_bytes, before.cached_bytes + before.evicted_bytes);
+            }
         }
     }
 
