@@ -31,8 +31,10 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(25);
 /// Between two looks at what is in trouble.
 const PROBE: Duration = Duration::from_secs(5);
-/// Between two looks at what asks for a higher tier. The store remembers 256 MiB at most, so this limits what is copied, too.
+/// Between two looks at what asks for a higher tier.
 const PROMOTE: Duration = Duration::from_secs(1);
+/// Extents that move up after one look: 256 MiB at most, so that readers keep most of the disk.
+const PROMOTIONS: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -133,8 +135,12 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
             w.probe(Source::is_troubled).await;
         }
     });
-    tasks.spawn(again(PROBE, worker.store.clone(), Store::recheck));
-    tasks.spawn(again(PROMOTE, worker.store.clone(), |store| while store.promote_next() {}));
+    let recheck = |store: &Store| {
+        store.recheck();
+        false
+    };
+    tasks.spawn(again(PROBE, 1, worker.store.clone(), recheck));
+    tasks.spawn(again(PROMOTE, PROMOTIONS, worker.store.clone(), Store::promote_next));
     let w = worker.clone();
     tasks.spawn(async move { w.census.run(&w.members, || w.view()).await });
     let members = worker.members.clone();
@@ -151,12 +157,16 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     });
 }
 
-/// Work on the store's disks, after each pause.
-async fn again(pause: Duration, store: Store, work: fn(&Store)) {
+/// Does `work`, which blocks, after each pause: while it returns true, and so many times at most.
+async fn again(pause: Duration, times: usize, store: Store, work: fn(&Store) -> bool) {
     loop {
         sleep(pause).await;
-        let store = store.clone();
-        let _ = tokio::task::spawn_blocking(move || work(&store)).await;
+        for _ in 0..times {
+            let store = store.clone();
+            if !tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or(false) {
+                break;
+            }
+        }
     }
 }
 

@@ -126,6 +126,8 @@ impl Eviction {
 
     pub(crate) fn put_back(&self, nodes: &[Arc<Node>]) {
         let mut policy = self.policy.lock();
-        nodes.iter().for_each(|node| policy.put_back(node));
+        for node in nodes {
+            policy.put_back(node);
+        }
     }
 }

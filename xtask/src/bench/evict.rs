@@ -22,7 +22,7 @@ type Ratios = BTreeMap<&'static str, Vec<f64>>;
 
 pub(super) fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     let seeds = 1..=if quick { 1 } else { 5 };
-    let cyclic = Trace::cyclic(HELD * 3 / 2, 16);
+    let cyclic = Trace::cyclic(HELD * 3 / 2, 40);
     let zipf = |seed| Trace::zipf(HELD * 10, HELD as usize * 80, seed);
     // A scan has no chance in it, but the policies have.
     let cyclic = compare("cyclic", seeds.clone().map(|_| &cyclic))?;

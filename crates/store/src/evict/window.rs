@@ -90,25 +90,25 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// The share after `periods` in which a share gives `ratio(share)` hits.
-    fn settled(periods: usize, ratio: fn(f64) -> f64) -> f64 {
+    /// The level that is kept after `periods` in which a share gives `ratio(share)` hits.
+    fn settled(periods: usize, ratio: fn(f64) -> f64) -> usize {
         let mut window = Window::new();
         for _ in 0..periods {
             let hits = (4000.0 * ratio(window.share())) as u64;
             (0..4000).for_each(|at| window.asked(at < hits, 2000));
         }
         match window.phase {
-            Phase::Trial(from) => LEVELS[from],
-            Phase::Rest(_) => window.share(),
+            Phase::Trial(from) => from,
+            Phase::Rest(_) => window.level,
         }
     }
 
     #[test]
     fn the_share_that_gives_most_hits_is_found() {
-        assert_eq!(settled(12, |share| 0.2 + share / 2.0), 0.8);
-        assert_eq!(settled(12, |share| 0.6 - share / 2.0), 0.01);
-        assert_eq!(settled(40, |share| 0.7 - (share - 0.35).abs()), 0.35);
-        assert_eq!(settled(40, |_| 0.5), 0.01, "no difference is decided for the smaller");
+        assert_eq!(settled(12, |share| 0.2 + share / 2.0), 3);
+        assert_eq!(settled(12, |share| 0.6 - share / 2.0), 0);
+        assert_eq!(settled(40, |share| 0.7 - (share - 0.35).abs()), 2);
+        assert_eq!(settled(40, |_| 0.5), 0, "no difference is decided for the smaller");
     }
 
     #[test]

@@ -28,6 +28,20 @@ fn write_at_random(store: &Store, objects: &[Object], seed: u64) {
     }
 }
 
+/// True when the bytes were there.
+fn read_at_random(store: &Store, objects: &[Object], state: &mut u64) -> bool {
+    let object = &objects[next(state) as usize % objects.len()];
+    let at = next(state) % object.size;
+    let end = (at + 1 + next(state) % 100_000).min(object.size);
+    let bytes = store.read(&object.key, at, (end - at) as usize);
+    assert!(bytes.as_ref().is_none_or(|bytes| bytes[..] == content(object, at..end)[..]), "wrong bytes");
+    if let Some(_pinned) = store.open_complete(&object.key) {
+        assert!(store.missing(&object.key, object.size, 0..object.size).is_empty());
+    }
+    assert!(store.stats().tiers.iter().all(|tier| tier.used <= tier.quota));
+    bytes.is_some()
+}
+
 #[test]
 fn writers_readers_and_promoters_see_right_bytes_within_the_quotas() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -47,17 +61,7 @@ fn writers_readers_and_promoters_see_right_bytes_within_the_quotas() {
             scope.spawn(move || {
                 let mut state = seed;
                 while !done.load(Relaxed) {
-                    let object = &objects[next(&mut state) as usize % objects.len()];
-                    let at = next(&mut state) % object.size;
-                    let end = (at + 1 + next(&mut state) % 100_000).min(object.size);
-                    if let Some(bytes) = store.read(&object.key, at, (end - at) as usize) {
-                        assert!(bytes[..] == content(object, at..end)[..], "wrong bytes");
-                        hits.fetch_add(1, Relaxed);
-                    }
-                    if let Some(_pinned) = store.open_complete(&object.key) {
-                        assert!(store.missing(&object.key, object.size, 0..object.size).is_empty());
-                    }
-                    assert!(store.stats().tiers.iter().all(|tier| tier.used <= tier.quota));
+                    hits.fetch_add(u64::from(read_at_random(store, objects, &mut state)), Relaxed);
                 }
             });
         }

@@ -142,7 +142,9 @@ fn a_moving_working_set_makes_the_window_grow() {
 fn what_cannot_leave_comes_back_to_where_it_was() {
     let evict = Eviction::new(Box::new(TinyLfu::new(10 * BYTES)));
     let nodes: Vec<_> = (0..20).map(|n| Node::new(ObjectKey(n), 0)).collect();
-    nodes.iter().for_each(|node| evict.insert(node, BYTES));
+    for node in &nodes {
+        evict.insert(node, BYTES);
+    }
     let out: Vec<_> = std::iter::from_fn(|| evict.victim()).collect();
     assert_eq!(out.len(), nodes.len());
     let kept = |place: u8| nodes.iter().filter(|node| node.place.load(Relaxed) == place).count();
