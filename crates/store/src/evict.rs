@@ -6,7 +6,7 @@ mod window;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ pub(crate) struct Node {
     index: AtomicUsize,
     /// Tick of the visit that was counted last.
     visited: AtomicU64,
+    /// Another worker's; changed under the lock of [`Eviction`] only.
+    replica: AtomicBool,
 }
 
 impl Node {
@@ -36,7 +38,12 @@ impl Node {
         let hash = xxh3_64_with_seed(&key.0.to_le_bytes(), u64::from(extent));
         let (bytes, visited) = (AtomicU64::new(0), AtomicU64::new(0));
         let (place, left, index) = (AtomicU8::new(0), AtomicU8::new(0), AtomicUsize::new(0));
-        Arc::new(Self { key, extent, hash, bytes, place, left, index, visited })
+        let replica = AtomicBool::new(false);
+        Arc::new(Self { key, extent, hash, bytes, place, left, index, visited, replica })
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.replica.load(Relaxed)
     }
 }
 
@@ -58,17 +65,34 @@ pub(crate) trait Policy: Send {
     /// A victim that cannot leave now (pinned, being read): in again, with the bytes it had.
     fn put_back(&mut self, node: &Arc<Node>);
     fn len(&self) -> usize;
+    /// Of all nodes that are in.
+    fn bytes(&self) -> u64;
 }
 
-/// A policy with its lock, and the rule for what counts as one visit.
+/// One policy for what the worker owns and one for replicas, with their lock, and the rule for what counts as one visit.
 ///
 /// A sequential reader touches an extent dozens of times in a row; that is one visit, not popularity. A touch counts only
 /// when at least a sixteenth of the resident extents were visited since the last one that counted. Ticks number counted
 /// visits, so no clock is involved.
 pub(crate) struct Eviction {
-    policy: Mutex<Box<dyn Policy>>,
+    policies: Mutex<Policies>,
     tick: AtomicU64,
     gap: AtomicU64,
+}
+
+struct Policies {
+    owned: Box<dyn Policy>,
+    replicas: Box<dyn Policy>,
+}
+
+impl Policies {
+    fn of(&mut self, node: &Node) -> &mut dyn Policy {
+        if node.is_replica() { &mut *self.replicas } else { &mut *self.owned }
+    }
+
+    fn gap(&self) -> u64 {
+        (self.owned.len() + self.replicas.len()) as u64 / 16 + 1
+    }
 }
 
 impl std::fmt::Debug for Eviction {
@@ -78,24 +102,42 @@ impl std::fmt::Debug for Eviction {
 }
 
 impl Eviction {
-    pub(crate) fn new(policy: Box<dyn Policy>) -> Self {
-        Self { policy: Mutex::new(policy), tick: AtomicU64::new(0), gap: AtomicU64::new(1) }
+    pub(crate) fn new(owned: Box<dyn Policy>, replicas: Box<dyn Policy>) -> Self {
+        let policies = Mutex::new(Policies { owned, replicas });
+        Self { policies, tick: AtomicU64::new(0), gap: AtomicU64::new(1) }
     }
 
     fn next_tick(&self) -> u64 {
         self.tick.fetch_add(1, Relaxed) + 1
     }
 
-    pub(crate) fn insert(&self, node: &Arc<Node>, bytes: u64) {
-        let mut policy = self.policy.lock();
+    pub(crate) fn insert(&self, node: &Arc<Node>, bytes: u64, replica: bool) {
+        let mut policies = self.policies.lock();
         let now = self.next_tick();
+        node.replica.store(replica, Relaxed);
         node.visited.store(now, Relaxed);
-        policy.insert(node, bytes, now);
-        self.gap.store(policy.len() as u64 / 16 + 1, Relaxed);
+        policies.of(node).insert(node, bytes, now);
+        self.gap.store(policies.gap(), Relaxed);
+    }
+
+    /// Moves the node to where it belongs now. A victim on its way out moves when it is put back.
+    pub(crate) fn reassign(&self, node: &Arc<Node>, replica: bool) {
+        let mut policies = self.policies.lock();
+        if node.is_replica() == replica {
+            return;
+        }
+        let from = policies.of(node);
+        let before = from.len();
+        from.remove(node);
+        let was_in = from.len() < before;
+        node.replica.store(replica, Relaxed);
+        if was_in {
+            policies.of(node).put_back(node);
+        }
     }
 
     pub(crate) fn grow(&self, node: &Node, bytes: i64) {
-        self.policy.lock().grow(node, bytes);
+        self.policies.lock().of(node).grow(node, bytes);
     }
 
     /// True when it counted as a visit.
@@ -106,28 +148,34 @@ impl Eviction {
         }
         let now = self.next_tick();
         node.visited.store(now, Relaxed);
-        self.policy.lock().visit(node, now);
+        self.policies.lock().of(node).visit(node, now);
         true
     }
 
     /// Tells of a visit that counted in a tier below. True when the extent would displace something here.
     pub(crate) fn visit_below(&self, node: &Node) -> bool {
         let now = self.next_tick();
-        self.policy.lock().visit_below(node, now)
+        self.policies.lock().of(node).visit_below(node, now)
     }
 
     pub(crate) fn remove(&self, node: &Node) {
-        self.policy.lock().remove(node);
+        self.policies.lock().of(node).remove(node);
     }
 
-    pub(crate) fn victim(&self) -> Option<Arc<Node>> {
-        self.policy.lock().victim()
+    /// The next of the replicas, or the next of what is owned.
+    pub(crate) fn victim(&self, replica: bool) -> Option<Arc<Node>> {
+        let mut policies = self.policies.lock();
+        if replica { policies.replicas.victim() } else { policies.owned.victim() }
     }
 
     pub(crate) fn put_back(&self, nodes: &[Arc<Node>]) {
-        let mut policy = self.policy.lock();
+        let mut policies = self.policies.lock();
         for node in nodes {
-            policy.put_back(node);
+            policies.of(node).put_back(node);
         }
+    }
+
+    pub(crate) fn replica_bytes(&self) -> u64 {
+        self.policies.lock().replicas.bytes()
     }
 }

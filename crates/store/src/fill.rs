@@ -117,7 +117,11 @@ impl Inner {
         let cost = page::bytes_rounded(size, batch.extent, new, block);
         let overhead = page::object_overhead(size, meta::file_len(&entry.object), block) + block;
         let need = if state.home.is_none() { cost + overhead } else { cost };
-        let mut space = self.make_room(tier, need).ok_or(WriteError::Full)?;
+        let replica = match &state.home {
+            Some(home) => home.node.is_replica(),
+            None => self.is_replica(entry.object.key, batch.extent),
+        };
+        let mut space = self.make_room(tier, need, replica).ok_or(WriteError::Full)?;
         let mut taken = cost;
         if state.home.is_none() {
             taken += self.attach(tier, entry, &mut space)?;
@@ -142,7 +146,7 @@ impl Inner {
             self.visit(home);
         } else {
             let node = Node::new(entry.object.key, batch.extent);
-            self.tiers[tier].evict.insert(&node, taken);
+            self.tiers[tier].evict.insert(&node, taken, replica);
             state.home = Some(Home { tier, node });
         }
         Ok(())

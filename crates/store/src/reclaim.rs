@@ -21,11 +21,20 @@ const STEPS: usize = 4;
 const PATIENCE: usize = 256;
 
 impl Inner {
-    /// Reserves `need` bytes in a tier, after evicting what the watermarks or the quota ask for.
-    pub(crate) fn make_room(&self, at: usize, need: u64) -> Option<Reservation<'_>> {
+    /// Reserves `need` bytes in a tier, after evicting what the watermarks or the quota ask for. A replica takes the place
+    /// of other replicas only.
+    pub(crate) fn make_room(&self, at: usize, need: u64, replica: bool) -> Option<Reservation<'_>> {
         let tier = &self.tiers[at];
         if need > tier.quota.limit() {
             return None;
+        }
+        if replica {
+            while tier.quota.used() + need > tier.high {
+                if !self.evict_from(at, true) {
+                    return None;
+                }
+            }
+            return tier.quota.reserve(need);
         }
         for _ in 0..STEPS {
             if !tier.start_shrinking(need) || !self.evict_one(at) {
@@ -48,11 +57,15 @@ impl Inner {
         while self.tiers[at].quota.used() > goal && self.evict_one(at) {}
     }
 
-    /// False when everything is in use or the tier is empty.
+    /// A replica, or else what the worker owns. False when everything is in use or the tier is empty.
     fn evict_one(&self, at: usize) -> bool {
+        self.evict_from(at, true) || self.evict_from(at, false)
+    }
+
+    fn evict_from(&self, at: usize, replicas: bool) -> bool {
         let evict = &self.tiers[at].evict;
         let mut in_use = Vec::new();
-        let mut victims = std::iter::from_fn(|| evict.victim()).take(PATIENCE);
+        let mut victims = std::iter::from_fn(|| evict.victim(replicas)).take(PATIENCE);
         let done = victims.any(|node| match self.try_evict(at, &node) {
             Some(false) => {
                 in_use.push(node);
@@ -75,7 +88,7 @@ impl Inner {
             return Some(false);
         }
         let bytes = page::mask_bytes(entry.object.size, node.extent, state.pages);
-        if self.demote(at, &entry, node.extent, &slot, &mut state) {
+        if !node.is_replica() && self.demote(at, &entry, node.extent, &slot, &mut state) {
             self.counters.demoted.fetch_add(bytes, Relaxed);
             return Some(true);
         }

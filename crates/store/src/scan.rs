@@ -99,7 +99,7 @@ impl Inner {
                 *files += 1;
                 // Before others see the extent: whoever removes it releases this.
                 tier.quota.found(all);
-                tier.evict.insert(&home.node, all);
+                tier.evict.insert(&home.node, all, self.is_replica(key, extent));
             }
             let present = page::mask_bytes(parsed.object.size, extent, state.pages);
             self.counters.cached.fetch_add(present, Relaxed);

@@ -1,7 +1,7 @@
 //! The store as its callers see it.
 
 use std::{
-    io,
+    fmt, io,
     ops::Range,
     sync::{
         Arc,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use penstock_wire::{
     config::Medium,
     message::{EXTENT, Object, ObjectKey},
@@ -34,6 +35,22 @@ pub(crate) struct Inner {
     pub(crate) tiers: Vec<Tier>,
     pub(crate) candidates: Candidates,
     pub(crate) counters: Counters,
+    owned: RwLock<Owned>,
+}
+
+/// Says whether the worker owns an extent.
+struct Owned(Box<dyn Fn(ObjectKey, u32) -> bool + Send + Sync>);
+
+impl fmt::Debug for Owned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owned(..)")
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_replica(&self, key: ObjectKey, extent: u32) -> bool {
+        !(self.owned.read().0)(key, extent)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,8 +127,9 @@ impl Store {
     #[allow(clippy::needless_pass_by_value, reason = "callers build the list for this call")]
     pub fn open(tiers: Vec<TierOptions>) -> Self {
         let tiers = tiers.iter().map(Tier::open).collect();
-        let inner =
-            Inner { index: Index::new(), tiers, candidates: Candidates::default(), counters: Counters::default() };
+        let owned = RwLock::new(Owned(Box::new(|_, _| true)));
+        let (index, candidates, counters) = (Index::new(), Candidates::default(), Counters::default());
+        let inner = Inner { index, tiers, candidates, counters, owned };
         inner.take_stock();
         Self { inner: Arc::new(inner) }
     }
@@ -126,6 +144,31 @@ impl Store {
     /// one task from time to time, until it returns false. Blocks for disk I/O; readers of the extent go on meanwhile.
     pub fn promote_next(&self) -> bool {
         self.inner.promote_next()
+    }
+
+    /// From now on extents for which `owned` is false are replicas: they leave before all others, to make room for a
+    /// replica nothing else leaves, and they never go down a tier. Before the first call everything is owned.
+    pub fn claim(&self, owned: impl Fn(ObjectKey, u32) -> bool + Send + Sync + 'static) {
+        *self.inner.owned.write() = Owned(Box::new(owned));
+        for entry in self.inner.index.entries() {
+            let replica = |extent| self.inner.is_replica(entry.object.key, extent);
+            for (extent, slot) in entry.slots() {
+                if let Some(home) = &slot.state.read().home {
+                    self.inner.tiers[home.tier].evict.reassign(&home.node, replica(extent));
+                }
+            }
+        }
+    }
+
+    /// Bytes that replicas can take in the tier with most room for them: what is free below its `high`, and what replicas
+    /// take now.
+    pub fn room_for_replicas(&self) -> u64 {
+        let usable = self.inner.tiers.iter().filter(|tier| tier.usable());
+        let room = |tier: &Tier| {
+            let owned = tier.quota.used().saturating_sub(tier.evict.replica_bytes());
+            tier.high.saturating_sub(owned)
+        };
+        usable.map(room).max().unwrap_or(0)
     }
 
     /// The parts of `range` (widened to whole pages, cut at `size`) that are absent, in order and joined where they touch.

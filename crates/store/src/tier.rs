@@ -87,7 +87,7 @@ impl Tier {
         Self {
             medium: options.medium,
             quota: Quota::new(options.quota),
-            evict: Eviction::new(Box::new(TinyLfu::new(low))),
+            evict: Eviction::new(Box::new(TinyLfu::new(low)), Box::new(TinyLfu::new(low / 8))),
             trouble: Mutex::default(),
             usable: AtomicBool::new(false),
             taken: OnceLock::new(),

@@ -234,6 +234,10 @@ impl Policy for TinyLfu {
     fn len(&self) -> usize {
         self.live
     }
+
+    fn bytes(&self) -> u64 {
+        self.window_bytes + self.main_bytes
+    }
 }
 
 #[cfg(test)]

@@ -7,4 +7,5 @@ mod disk;
 mod eviction;
 mod model;
 mod promotion;
+mod replicas;
 mod support;

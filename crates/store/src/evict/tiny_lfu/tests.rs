@@ -28,7 +28,7 @@ impl Trace {
 
     /// Hits with a cache that evicts one at a time.
     fn ours(&self) -> f64 {
-        let evict = Eviction::new(Box::new(TinyLfu::new(CAPACITY as u64 * BYTES)));
+        let evict = Eviction::new(Box::new(TinyLfu::new(CAPACITY as u64 * BYTES)), Box::new(TinyLfu::new(0)));
         let mut resident: HashMap<u64, Arc<Node>> = HashMap::new();
         self.ratio(|name| {
             if let Some(node) = resident.get(&name) {
@@ -36,11 +36,11 @@ impl Trace {
                 return true;
             }
             if resident.len() >= CAPACITY {
-                let victim = evict.victim().unwrap();
+                let victim = evict.victim(false).unwrap();
                 resident.remove(&(victim.key.0 as u64)).unwrap();
             }
             let node = Node::new(ObjectKey(u128::from(name)), 0);
-            evict.insert(&node, BYTES);
+            evict.insert(&node, BYTES, false);
             resident.insert(name, node);
             false
         })
@@ -140,16 +140,16 @@ fn a_moving_working_set_makes_the_window_grow() {
 
 #[test]
 fn what_cannot_leave_comes_back_to_where_it_was() {
-    let evict = Eviction::new(Box::new(TinyLfu::new(10 * BYTES)));
+    let evict = Eviction::new(Box::new(TinyLfu::new(10 * BYTES)), Box::new(TinyLfu::new(0)));
     let nodes: Vec<_> = (0..20).map(|n| Node::new(ObjectKey(n), 0)).collect();
     for node in &nodes {
-        evict.insert(node, BYTES);
+        evict.insert(node, BYTES, false);
     }
-    let out: Vec<_> = std::iter::from_fn(|| evict.victim()).collect();
+    let out: Vec<_> = std::iter::from_fn(|| evict.victim(false)).collect();
     assert_eq!(out.len(), nodes.len());
     let kept = |place: u8| nodes.iter().filter(|node| node.place.load(Relaxed) == place).count();
     assert_eq!(kept(OUT), 20);
     evict.put_back(&out);
     assert_eq!((kept(WINDOW), kept(MAIN)), (12, 8), "eight had gone into main");
-    assert_eq!(std::iter::from_fn(|| evict.victim()).count(), nodes.len());
+    assert_eq!(std::iter::from_fn(|| evict.victim(false)).count(), nodes.len());
 }
