@@ -8,7 +8,7 @@ use std::{collections::HashMap, future::Future, ops::Range, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use penstock_store::Store;
-use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern};
+use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach};
 use tokio::sync::watch;
 
 use self::ranges::{overlap, pages_of, subtract};
@@ -20,8 +20,13 @@ const TRIES: usize = 3;
 
 /// Where bytes come from that the store lacks.
 pub(crate) trait Origin: Send + Sync + 'static {
-    /// The bytes of a page-aligned range within one extent.
-    fn fetch(&self, object: &Object, range: Range<u64>) -> impl Future<Output = Result<Bytes, Failure>> + Send;
+    /// The bytes of a page-aligned range within one extent, from as far as `reach` says.
+    fn fetch(
+        &self,
+        object: &Object,
+        range: Range<u64>,
+        reach: Reach,
+    ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
 }
 
 type Outcome = Option<Result<Bytes, Failure>>;
@@ -41,8 +46,12 @@ struct Inner<O> {
     store: Store,
     origin: O,
     metrics: Arc<Metrics>,
-    flights: Mutex<HashMap<(ObjectKey, u64), Vec<Flight>>>,
+    flights: Mutex<HashMap<Route, Vec<Flight>>>,
 }
+
+/// Object, number of the extent, and how far its flights go. Those as owner are apart from the others, which may wait for
+/// another worker: so no circle of waiting closes while two workers disagree on who owns the extent.
+type Route = (ObjectKey, u64, Reach);
 
 impl<O: Origin> Fills<O> {
     pub(crate) fn new(store: Store, origin: O, metrics: Arc<Metrics>) -> Self {
@@ -60,10 +69,11 @@ impl<O: Origin> Fills<O> {
         object: &Arc<Object>,
         range: Range<u64>,
         pattern: Pattern,
+        reach: Reach,
     ) -> Result<Bytes, Failure> {
         for _ in 0..TRIES {
             let mut arrived = Vec::new();
-            for flight in self.board(object, &range, pattern) {
+            for flight in self.board(object, &range, pattern, reach) {
                 arrived.push((flight.range.clone(), flight.land().await?));
             }
             if let Some(bytes) = self.assemble(object, &range, arrived).await {
@@ -71,26 +81,26 @@ impl<O: Origin> Fills<O> {
             }
         }
         let pages = pages_of(&range, object.size);
-        let bytes = self.inner.origin.fetch(object, pages.clone()).await?;
+        let bytes = self.inner.origin.fetch(object, pages.clone(), reach).await?;
         Ok(bytes.slice((range.start - pages.start) as usize..(range.end - pages.start) as usize))
     }
 
     /// The flights that bring what is absent of `range`: those under way, and new ones for the rest.
-    fn board(&self, object: &Arc<Object>, range: &Range<u64>, pattern: Pattern) -> Vec<Flight> {
+    fn board(&self, object: &Arc<Object>, range: &Range<u64>, pattern: Pattern, reach: Reach) -> Vec<Flight> {
         let wanted = widen(range, object.size, pattern);
-        let at = (object.key, range.start / EXTENT);
+        let route = (object.key, range.start / EXTENT, reach);
         let mut table = self.inner.flights.lock();
-        let flights = table.entry(at).or_default();
+        let flights = table.entry(route).or_default();
         // Under the table's lock: what landed is in the store before its flight leaves the table.
         let absent = self.inner.store.missing(&object.key, object.size, wanted);
         for range in subtract(absent, flights.iter().map(|flight| &flight.range)) {
             let (sender, outcome) = watch::channel(None);
             flights.push(Flight { range: range.clone(), outcome });
-            tokio::spawn(fly(self.inner.clone(), object.clone(), range, sender));
+            tokio::spawn(fly(self.inner.clone(), object.clone(), range, route, sender));
         }
         let needed = flights.iter().filter(|flight| overlap(&flight.range, range).is_some()).cloned().collect();
         if flights.is_empty() {
-            table.remove(&at);
+            table.remove(&route);
         }
         needed
     }
@@ -152,10 +162,16 @@ fn widen(range: &Range<u64>, size: u64, pattern: Pattern) -> Range<u64> {
     }
 }
 
-async fn fly<O: Origin>(inner: Arc<Inner<O>>, object: Arc<Object>, range: Range<u64>, outcome: watch::Sender<Outcome>) {
+async fn fly<O: Origin>(
+    inner: Arc<Inner<O>>,
+    object: Arc<Object>,
+    range: Range<u64>,
+    route: Route,
+    outcome: watch::Sender<Outcome>,
+) {
     // Also when the fetch panics: the next reader tries again.
-    let _listed = Listed { inner: &inner, at: (object.key, range.start / EXTENT), start: range.start };
-    let fetched = inner.origin.fetch(&object, range.clone()).await;
+    let _listed = Listed { inner: &inner, route, start: range.start };
+    let fetched = inner.origin.fetch(&object, range.clone(), route.2).await;
     outcome.send_replace(Some(fetched.clone()));
     let Ok(bytes) = fetched else { return };
     let (store, len) = (inner.store.clone(), bytes.len() as u64);
@@ -168,17 +184,17 @@ async fn fly<O: Origin>(inner: Arc<Inner<O>>, object: Arc<Object>, range: Range<
 
 struct Listed<'a, O> {
     inner: &'a Inner<O>,
-    at: (ObjectKey, u64),
+    route: Route,
     start: u64,
 }
 
 impl<O> Drop for Listed<'_, O> {
     fn drop(&mut self) {
         let mut table = self.inner.flights.lock();
-        if let Some(flights) = table.get_mut(&self.at) {
+        if let Some(flights) = table.get_mut(&self.route) {
             flights.retain(|flight| flight.range.start != self.start);
             if flights.is_empty() {
-                table.remove(&self.at);
+                table.remove(&self.route);
             }
         }
     }

@@ -7,6 +7,7 @@ mod census;
 mod config;
 mod fill;
 mod handover;
+mod heat;
 mod http;
 mod members;
 mod metadata;

@@ -1,26 +1,29 @@
 //! The other workers: who they are, which of them may hold what, and how to ask them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use penstock_placement::{Member, MemberList};
 use penstock_wire::{
     Address, CallError, Pool,
-    message::{Failure, Object, Pattern, Reach, Request, Response},
+    message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach, Request, Response},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::metrics::Metrics;
 
-/// A former owner that takes longer is passed over: the UFS is the surer way.
+/// A former owner that takes longer is passed over: the UFS is the surer way. The owner is asked for a sign of life.
 const ASK: Duration = Duration::from_secs(2);
 /// How long a worker that did not answer is not asked for cached bytes.
 const SICK: Duration = Duration::from_secs(5);
 
 pub(crate) struct Members {
     id: String,
-    list: RwLock<Arc<MemberList>>,
+    list: watch::Sender<Arc<MemberList>>,
     pub(crate) pool: Pool,
     sick: Mutex<HashMap<String, Instant>>,
     metrics: Arc<Metrics>,
@@ -28,20 +31,25 @@ pub(crate) struct Members {
 
 impl Members {
     pub(crate) fn new(id: String, pool: Pool, metrics: Arc<Metrics>) -> Self {
-        Self { id, list: RwLock::default(), pool, sick: Mutex::default(), metrics }
+        Self { id, list: watch::Sender::default(), pool, sick: Mutex::default(), metrics }
     }
 
     pub(crate) fn list(&self) -> Arc<MemberList> {
-        self.list.read().clone()
+        self.list.borrow().clone()
+    }
+
+    /// Changes with every list that is adopted.
+    pub(crate) fn lists(&self) -> watch::Receiver<Arc<MemberList>> {
+        self.list.subscribe()
     }
 
     pub(crate) fn is_member(&self) -> bool {
-        self.list.read().get(&self.id).is_some()
+        self.list().get(&self.id).is_some()
     }
 
     /// Whether this worker does what one has to do for all.
     pub(crate) fn is_first(&self) -> bool {
-        self.list.read().members.iter().map(|member| &member.id).min() == Some(&self.id)
+        self.list().members.iter().map(|member| &member.id).min() == Some(&self.id)
     }
 
     pub(crate) fn is_me(&self, member: &Member) -> bool {
@@ -50,15 +58,13 @@ impl Members {
 
     /// Takes the list unless it is as old as or older than the present one.
     pub(crate) fn adopt(&self, list: MemberList) {
-        let mut present = self.list.write();
-        if list.epoch <= present.epoch {
+        let list = Arc::new(list);
+        let is_newer = |present: &Arc<MemberList>| list.epoch > present.epoch;
+        if !self.list.send_if_modified(|present| is_newer(present).then(|| *present = list.clone()).is_some()) {
             return;
         }
         tracing::info!(epoch = list.epoch, members = list.members.len(), "new member list");
         self.metrics.epoch.set(list.epoch);
-        *present = Arc::new(list);
-        drop(present);
-        let list = self.list();
         let known = list.members.iter().chain(list.former.iter().flatten());
         self.pool.retain(&known.map(|member| Address::Tcp(member.addr.clone())).collect());
         self.sick.lock().clear();
@@ -108,6 +114,27 @@ impl Members {
         futures::future::join_all(calls).await;
     }
 
+    pub(crate) fn owns(&self, key: ObjectKey, offset: u64) -> bool {
+        self.list.borrow().owner(key.placement(offset)).is_some_and(|owner| self.is_me(owner))
+    }
+
+    /// The owner by the present list, unless that is this worker or it did not answer lately.
+    pub(crate) fn other_owner(&self, object: &Object, offset: u64) -> Option<Member> {
+        let list = self.list();
+        let owner = list.owner(object.key.placement(offset)).filter(|owner| !self.is_me(owner))?;
+        let sick = self.sick.lock().get(&owner.id).is_some_and(|until| Instant::now() < *until);
+        (!sick).then(|| owner.clone())
+    }
+
+    /// Says of extents whether this worker is to keep them for others: as owner, or as former owner until it is asked.
+    pub(crate) fn keeper(&self) -> impl Fn(ObjectKey, u32) -> bool + Send + Sync + 'static {
+        let (list, id) = (self.list(), self.id.clone());
+        move |key, extent| {
+            let key = key.placement(u64::from(extent) * EXTENT);
+            list.owner(key).into_iter().chain(list.former_owners(key)).any(|member| member.id == id)
+        }
+    }
+
     /// Who may hold the extent that this worker lacks: its owner (when this one only stands in), then former owners.
     pub(crate) fn holders(&self, object: &Object, offset: u64) -> Vec<Member> {
         let (list, key) = (self.list(), object.key.placement(offset));
@@ -121,31 +148,32 @@ impl Members {
             .collect()
     }
 
-    /// Bytes that `holder` has in its store, or why it gives none.
-    pub(crate) async fn ask_cached(
+    /// Bytes that `holder` has, or gets when `reach` lets it, or why it gives none.
+    pub(crate) async fn ask(
         &self,
         holder: &Member,
         object: &Object,
-        offset: u64,
-        len: u64,
+        range: &Range<u64>,
+        reach: Reach,
     ) -> Result<Bytes, Unheld> {
-        let request = Request::Read {
-            object: object.clone(),
-            offset,
-            len: len as u32,
-            pattern: Pattern::Random,
-            reach: Reach::Cache,
-        };
+        let (offset, len) = (range.start, range.end - range.start);
+        let request =
+            Request::Read { object: object.clone(), offset, len: len as u32, pattern: Pattern::Random, reach };
         let address = Address::Tcp(holder.addr.clone());
-        match timeout(ASK, self.pool.call(&address, request)).await {
-            Ok(Ok(Response::Data(data))) if data.len() as u64 == len => {
+        let answer = match reach {
+            Reach::Cache => timeout(ASK, self.pool.call(&address, request)).await.unwrap_or(Err(CallError::Timeout)),
+            Reach::Owner | Reach::Ufs => self.pool.call_patiently(&address, request, ASK).await,
+        };
+        match answer {
+            Ok(Response::Data(data)) if data.len() as u64 == len => {
                 self.metrics.peer_bytes.inc_by(len);
                 Ok(data)
             }
-            Ok(Err(CallError::Failure(Failure::NotCached))) => Err(Unheld::Absent),
+            Err(CallError::Failure(Failure::NotCached)) => Err(Unheld::Absent),
+            Err(CallError::Failure(failure)) => Err(Unheld::Failed(failure)),
             other => {
-                let error = other.map_or("no answer in time".into(), |r| format!("{:?}", r.err()));
-                tracing::debug!(holder = holder.id, error, "cannot ask a former owner");
+                let error = format!("{:?}", other.err());
+                tracing::debug!(holder = holder.id, error, "cannot ask another worker");
                 self.sick.lock().insert(holder.id.clone(), Instant::now() + SICK);
                 Err(Unheld::Sick)
             }
@@ -153,9 +181,10 @@ impl Members {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unheld {
     /// At least one of the pages is not there; others may be.
     Absent,
+    Failed(Failure),
     Sick,
 }

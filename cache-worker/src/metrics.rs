@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) served: Counter,
     pub(crate) hits: Counter,
     pub(crate) misses: Counter,
+    pub(crate) shared: Counter,
     pub(crate) hit_bytes: Counter,
     pub(crate) miss_bytes: Counter,
     pub(crate) ufs_bytes: Counter,
@@ -77,6 +78,7 @@ impl Metrics {
             served: Counter::default(),
             hits: Counter::default(),
             misses: Counter::default(),
+            shared: Counter::default(),
             hit_bytes: Counter::default(),
             miss_bytes: Counter::default(),
             ufs_bytes: Counter::default(),
@@ -107,6 +109,11 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("read_hits", "Reads answered from the store", self.hits.clone());
         r.register("read_misses", "Reads that had to fetch", self.misses.clone());
+        r.register(
+            "shared_reads",
+            "Reads of hot extents, whose readers were told of other holders",
+            self.shared.clone(),
+        );
         for (name, help, counter) in [
             ("served", "Bytes sent to mounts and peers", &self.served),
             ("hit", "Bytes served from the store", &self.hit_bytes),

@@ -148,6 +148,18 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
         members.learn_from_all().await;
         members.follow().await;
     });
+    let w = worker.clone();
+    tasks.spawn(async move {
+        let mut lists = w.members.lists();
+        loop {
+            lists.borrow_and_update();
+            let (store, keeper) = (w.store.clone(), w.members.keeper());
+            let _ = tokio::task::spawn_blocking(move || store.claim(keeper)).await;
+            if lists.changed().await.is_err() {
+                return;
+            }
+        }
+    });
     let pins = worker.pins.clone();
     tasks.spawn(async move {
         loop {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,10 @@ use penstock_store::Store;
 use penstock_wire::{
     Attachment, FileRange, Reply, Service,
     config::{Medium, WorkerConfig},
-    message::{Description, Failure, MountStats, Object, Pattern, Reach, Request, Response, Role, Stats, TierStats},
+    message::{
+        Description, EXTENT, Failure, MountStats, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Stats,
+        TierStats,
+    },
 };
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -21,6 +25,7 @@ use crate::{
     config::{Loaded, MountSpec},
     fill::{Fills, Upstream, locate},
     handover::Drains,
+    heat::Heat,
     members::Members,
     metadata::View,
     metrics::{Metrics, Operation, medium_name},
@@ -40,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) census: Census,
+    heat: Heat,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
     drains: Arc<Drains>,
@@ -57,6 +63,7 @@ impl Worker {
             config: RwLock::new(Arc::new(loaded.config.clone())),
             pins: Arc::default(),
             census: Census::default(),
+            heat: Heat::new(Instant::now()),
             store,
             members,
             metrics,
@@ -141,26 +148,46 @@ impl Worker {
         pattern: Pattern,
         reach: Reach,
     ) -> Result<Reply, Failure> {
-        let length = u64::from(len);
-        if let Some(reply) = self.stored(&object, offset, len).await {
+        let owned = self.members.owns(object.key, offset);
+        let (length, at) = (u64::from(len), (object.key, offset / EXTENT));
+        let reply = if let Some(reply) = self.stored(&object, offset, len).await {
             self.metrics.hits.inc();
             self.metrics.hit_bytes.inc_by(length);
-            self.metrics.served.inc_by(length);
-            return Ok(reply);
-        }
+            reply
+        } else {
+            let reach = if owned && reach == Reach::Ufs { Reach::Owner } else { reach };
+            let bytes = self.fetch(object, offset..offset + length, pattern, reach).await?;
+            self.metrics.misses.inc();
+            self.metrics.miss_bytes.inc_by(length);
+            Response::Data(bytes).into()
+        };
+        self.metrics.served.inc_by(length);
+        // Other workers are no readers.
+        Ok(if owned && reach == Reach::Ufs { self.share(reply, at, length) } else { reply })
+    }
+
+    async fn fetch(&self, object: Object, range: Range<u64>, pattern: Pattern, reach: Reach) -> Result<Bytes, Failure> {
         if reach == Reach::Cache {
             return Err(Failure::NotCached);
         }
         let object = Arc::new(object);
-        let read = self.fills.read(&object, offset..offset + length, pattern).await;
+        let read = self.fills.read(&object, range, pattern, reach).await;
         if read == Err(Failure::Stale) {
             self.forget_everywhere(object.path.clone());
         }
-        let bytes = read?;
-        self.metrics.misses.inc();
-        self.metrics.miss_bytes.inc_by(length);
-        self.metrics.served.inc_by(length);
-        Ok(Response::Data(bytes).into())
+        read
+    }
+
+    /// Tells a reader of a hot extent who else may be asked for it.
+    fn share(&self, reply: Reply, extent: (ObjectKey, u64), bytes: u64) -> Reply {
+        let list = self.members.list();
+        match (self.heat.asked(extent, bytes, (list.epoch, list.members.len()), Instant::now()), reply) {
+            (holders @ 2.., Reply { response: Response::Data(data), attachment }) => {
+                self.metrics.shared.inc();
+                Reply { response: Response::SharedData { data, holders }, attachment }
+            }
+            (_, reply) => reply,
+        }
     }
 
     async fn stored(&self, object: &Object, offset: u64, len: u32) -> Option<Reply> {
@@ -273,6 +300,7 @@ fn operation(request: &Request) -> &'static str {
         Request::List { .. } => "list",
         Request::ReadLink { .. } => "read_link",
         Request::Read { reach: Reach::Ufs, .. } => "read",
+        Request::Read { reach: Reach::Owner, .. } => "read_as_owner",
         Request::Read { reach: Reach::Cache, .. } => "read_cached",
         Request::OpenLocal { .. } => "open_local",
         Request::SetMembers(_) => "set_members",

@@ -9,7 +9,6 @@ mod local;
 mod view;
 
 use std::{
-    future::Future,
     path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
@@ -135,29 +134,12 @@ impl Cluster {
     }
 
     async fn attempt(self: &Arc<Self>, address: &Address, request: Request) -> Result<Response, Setback> {
-        match self.patiently(address, self.pool.call(address, request)).await {
+        match self.pool.call_patiently(address, request, self.probe_after).await {
             Ok(response) => Ok(response),
             Err(CallError::Failure(failure)) => Err(judge(failure)),
             Err(error) => {
                 self.suspect(address);
                 Err(Setback::Next(ReadError::Unreachable(error.to_string())))
-            }
-        }
-    }
-
-    /// Waits for `call` as long as the worker at `address` shows signs of life meanwhile: a slow UFS is no reason to have
-    /// another worker fetch the same.
-    async fn patiently(
-        &self,
-        address: &Address,
-        call: impl Future<Output = Result<Response, CallError>>,
-    ) -> Result<Response, CallError> {
-        let mut call = std::pin::pin!(call);
-        loop {
-            match timeout(self.probe_after, &mut call).await {
-                Ok(result) => return result,
-                Err(_) if self.describe(address).await.is_some() => {}
-                Err(_) => return Err(CallError::Timeout),
             }
         }
     }
@@ -298,7 +280,7 @@ fn kind_of(response: &Response) -> &'static str {
         Response::Attr(_) => "attributes",
         Response::Entries { .. } => "entries",
         Response::Target(_) => "a target",
-        Response::Data(_) => "data",
+        Response::Data(_) | Response::SharedData { .. } => "data",
         Response::Descriptor => "a descriptor",
         Response::Stats(_) => "numbers",
         Response::Done => "done",

@@ -20,7 +20,7 @@ struct Formula {
 }
 
 impl Origin for Formula {
-    async fn fetch(&self, _: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
+    async fn fetch(&self, _: &Object, range: Range<u64>, _: Reach) -> Result<Bytes, Failure> {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if self.fail.load(SeqCst) > 0 {
             self.fail.fetch_sub(1, SeqCst);
@@ -50,7 +50,7 @@ fn fills(dir: &tempfile::TempDir, quota: u64) -> Fills<Formula> {
 }
 
 async fn read(fills: &Fills<Formula>, range: Range<u64>, pattern: Pattern) {
-    assert_eq!(fills.read(&object(), range.clone(), pattern).await.unwrap(), bytes_of(range));
+    assert_eq!(fills.read(&object(), range.clone(), pattern, Reach::Ufs).await.unwrap(), bytes_of(range));
 }
 
 fn given(fills: &Fills<Formula>) -> Vec<Range<u64>> {
@@ -106,7 +106,7 @@ async fn a_failed_fetch_fails_those_who_waited_and_is_not_remembered() {
     let fills = fills(&dir, 64 << 20);
     fills.origin().fail.store(1, SeqCst);
     let object = object();
-    let waiting = (0..5).map(|_| fills.read(&object, 0..9, Pattern::Random));
+    let waiting = (0..5).map(|_| fills.read(&object, 0..9, Pattern::Random, Reach::Ufs));
     assert!(join_all(waiting).await.iter().all(|r| *r == Err(Failure::Ufs("no".into()))));
     tokio::time::sleep(Duration::from_millis(20)).await;
     read(&fills, 0..9, Pattern::Random).await;

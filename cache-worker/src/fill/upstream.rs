@@ -1,4 +1,4 @@
-//! Where absent bytes come from: whoever held the extent before, else the UFS.
+//! Where absent bytes come from: the owner, whoever held the extent before, else the UFS.
 
 use std::{ops::Range, sync::Arc};
 
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use parking_lot::RwLock;
 use penstock_placement::Member;
-use penstock_wire::message::{Failure, Object, ObjectKey, PAGE};
+use penstock_wire::message::{Failure, Object, ObjectKey, PAGE, Reach};
 
 use super::{Origin, ranges::join};
 use crate::{
@@ -36,10 +36,10 @@ impl Upstream {
     async fn ask_holders(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Vec<Member>> {
         let mut partial = Vec::new();
         for holder in self.members.holders(object, range.start) {
-            match self.members.ask_cached(&holder, object, range.start, range.end - range.start).await {
+            match self.members.ask(&holder, object, range, Reach::Cache).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(Unheld::Absent) => partial.push(holder),
-                Err(Unheld::Sick) => {}
+                Err(Unheld::Failed(_) | Unheld::Sick) => {}
             }
         }
         Err(partial)
@@ -47,16 +47,27 @@ impl Upstream {
 
     async fn ask_for_page(&self, object: &Object, holders: &[Member], page: &Range<u64>) -> Option<Bytes> {
         for holder in holders {
-            if let Ok(bytes) = self.members.ask_cached(holder, object, page.start, page.end - page.start).await {
+            if let Ok(bytes) = self.members.ask(holder, object, page, Reach::Cache).await {
                 return Some(bytes);
             }
         }
         None
     }
-}
 
-impl Origin for Upstream {
-    async fn fetch(&self, object: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
+    /// What another worker has or fetches as owner; `None` when it is this worker's turn.
+    async fn ask_owner(&self, object: &Object, range: &Range<u64>, reach: Reach) -> Option<Result<Bytes, Failure>> {
+        let owner = self.members.other_owner(object, range.start)?;
+        match self.members.ask(&owner, object, range, reach).await {
+            Ok(bytes) => Some(Ok(bytes)),
+            Err(Unheld::Failed(failure @ (Failure::Stale | Failure::NotFound | Failure::Denied(_)))) => {
+                Some(Err(failure))
+            }
+            // The way from here to the UFS may be a better one.
+            Err(Unheld::Absent | Unheld::Failed(_) | Unheld::Sick) => None,
+        }
+    }
+
+    async fn fetch_as_owner(&self, object: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
         let holders = match self.ask_holders(object, &range).await {
             Ok(bytes) => return Ok(bytes),
             Err(holders) => holders,
@@ -84,6 +95,19 @@ impl Origin for Upstream {
             put(range.start, &bytes?);
         }
         Ok(whole.freeze())
+    }
+}
+
+impl Origin for Upstream {
+    async fn fetch(&self, object: &Object, range: Range<u64>, reach: Reach) -> Result<Bytes, Failure> {
+        match reach {
+            Reach::Cache => self.ask_owner(object, &range, Reach::Cache).await.unwrap_or(Err(Failure::NotCached)),
+            Reach::Owner => self.fetch_as_owner(object, range).await,
+            Reach::Ufs => match self.ask_owner(object, &range, Reach::Owner).await {
+                Some(answer) => answer,
+                None => self.fetch_as_owner(object, range).await,
+            },
+        }
     }
 }
 

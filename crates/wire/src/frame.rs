@@ -120,7 +120,7 @@ pub enum Attachment {
     Nothing,
     /// With [`Response::Descriptor`], over unix sockets.
     Descriptor(OwnedFd),
-    /// The bytes of [`Response::Data`], which is empty then.
+    /// The bytes of [`Response::Data`] or [`Response::SharedData`], which is empty then.
     File(FileRange),
 }
 
@@ -160,18 +160,17 @@ impl OutFrame {
         epoch: u64,
         answer: Result<(Response, Attachment), Failure>,
     ) -> Result<Self, FrameError> {
-        let empty = || Body::Bytes(Bytes::new());
-        match answer {
-            Ok((Response::Data(_), Attachment::File(part))) => {
-                Self::new(id, epoch, 0, &Response::Data(Bytes::new()), Body::File(part), None)
-            }
-            Ok((Response::Data(body), _)) => {
-                Self::new(id, epoch, 0, &Response::Data(Bytes::new()), Body::Bytes(body), None)
-            }
-            Ok((response, Attachment::Descriptor(fd))) => Self::new(id, epoch, 0, &response, empty(), Some(fd)),
-            Ok((response, _)) => Self::new(id, epoch, 0, &response, empty(), None),
-            Err(failure) => Self::new(id, epoch, FAILURE, &failure, empty(), None),
-        }
+        let (mut response, attachment) = match answer {
+            Ok(answer) => answer,
+            Err(failure) => return Self::new(id, epoch, FAILURE, &failure, Body::Bytes(Bytes::new()), None),
+        };
+        let data = response_body(&mut response).map(std::mem::take);
+        let (body, fd) = match attachment {
+            Attachment::File(part) if data.is_some() => (Body::File(part), None),
+            Attachment::Descriptor(fd) => (Body::Bytes(Bytes::new()), Some(fd)),
+            Attachment::Nothing | Attachment::File(_) => (Body::Bytes(data.unwrap_or_default()), None),
+        };
+        Self::new(id, epoch, 0, &response, body, fd)
     }
 
     fn new<M: Serialize>(
@@ -237,6 +236,14 @@ fn request_body(request: &mut Request) -> Option<&mut Bytes> {
     }
 }
 
+/// Where an answer carries bulk bytes.
+fn response_body(response: &mut Response) -> Option<&mut Bytes> {
+    match response {
+        Response::Data(data) | Response::SharedData { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct InFrame {
     pub(crate) header: Header,
@@ -260,10 +267,10 @@ impl InFrame {
         if self.header.flags & FAILURE != 0 {
             return Ok((Err(decode(&self.message)?), None));
         }
-        let response = match decode(&self.message)? {
-            Response::Data(_) => Response::Data(self.body),
-            other => other,
-        };
+        let mut response = decode(&self.message)?;
+        if let Some(data) = response_body(&mut response) {
+            *data = self.body;
+        }
         Ok((Ok(response), self.fd))
     }
 }

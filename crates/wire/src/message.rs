@@ -89,12 +89,15 @@ pub enum Pattern {
 }
 
 /// How far a worker may go for bytes it lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reach {
     /// Answer from the store or with [`Failure::NotCached`]: what a new owner asks a former one.
     Cache,
-    /// Store, then former owners, then the UFS; what is fetched is kept.
+    /// Store, then the owner, then whatever the owner could do; what is fetched is kept.
     Ufs,
+    /// As owner: store, then former owners, then the UFS; what is fetched is kept. What one who is not the owner asks the
+    /// owner; nobody who is asked so asks on in this way, so that two who disagree on the owner never wait for each other.
+    Owner,
 }
 
 /// Who may send a request: a mount (`Client`) reads; peers and the operator (`Peer`) may do all.
@@ -145,6 +148,12 @@ pub enum Response {
     Descriptor,
     Stats(Box<Stats>),
     Done,
+    /// As [`Response::Data`], from the owner of an extent that many ask for: from now on the first `holders` in rank for it
+    /// ([`MemberList::ranked`]) have it, or get it from the owner. Any of them may be asked.
+    SharedData {
+        data: Bytes,
+        holders: u8,
+    },
 }
 
 /// What a mount learns first, and again whenever an answer carries a newer epoch than it knows.

@@ -7,7 +7,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{Mutex as AsyncMutex, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a worker may take to say that it is there.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
 /// The newest member-list epoch that any answer carried, and who named it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,28 @@ impl Pool {
         };
         self.saw(address, client.peer_epoch());
         result
+    }
+
+    /// As [`Self::call`], and waits as long as the worker shows signs of life meanwhile: it is asked for one each time that
+    /// the answer takes `probe_after` longer. A slow UFS is no reason to have another worker fetch the same.
+    pub async fn call_patiently(
+        &self,
+        address: &Address,
+        request: Request,
+        probe_after: Duration,
+    ) -> Result<Response, CallError> {
+        let mut call = std::pin::pin!(self.call(address, request));
+        loop {
+            match timeout(probe_after, &mut call).await {
+                Ok(result) => return result,
+                Err(_) if self.is_alive(address).await => {}
+                Err(_) => return Err(CallError::Timeout),
+            }
+        }
+    }
+
+    async fn is_alive(&self, address: &Address) -> bool {
+        matches!(timeout(SIGN_OF_LIFE, self.call(address, Request::Describe)).await, Ok(Ok(_)))
     }
 
     /// The connection itself, for [`Client::open_local`].

@@ -135,3 +135,13 @@ fn bulk_bytes_where_none_belong_are_refused() {
     let read = read_all(bytes_of(&frame), 99, Limits::FROM_PEER).pop().unwrap().unwrap();
     assert!(matches!(read.into_request(), Err(FrameError::Message)));
 }
+
+#[test]
+fn the_bytes_of_an_answer_come_back_in_their_place() {
+    let data = Bytes::from_static(b"bytes");
+    for response in [Response::Data(data.clone()), Response::SharedData { data, holders: 3 }, Response::Done] {
+        let frame = OutFrame::answer(1, 1, Ok((response.clone(), Attachment::Nothing))).unwrap();
+        let read = read_all(bytes_of(&frame), 99, Limits::ANSWER).pop().unwrap().unwrap();
+        assert_eq!(read.into_answer().unwrap().0, Ok(response));
+    }
+}
