@@ -1,179 +1,22 @@
 //! Several workers over a real S3 server: what reaches the UFS, and what readers see while workers come and go.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::atomic::{AtomicU8, Ordering},
-    time::{Duration, Instant},
-};
+#[path = "common/fleet.rs"]
+mod common;
+
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use bytes::Bytes;
+use common::{Fleet, eventually, mount, noise};
 use futures::future::join_all;
-use penstock_placement::{Member, MemberList, PlacementKey};
-use penstock_testkit::s3::{S3Options, S3Server};
+use penstock_placement::PlacementKey;
 use penstock_wire::{
-    Address, CallError, Credential, Pool,
-    config::{
-        CLIENT_KEY_FILE, MEMBERS_FILE, Medium, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig,
-    },
-    message::{
-        Attr, EXTENT, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, Role, Stats, TroubleKind,
-    },
+    Address, CallError,
+    message::{Attr, EXTENT, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, TroubleKind},
 };
-use penstock_worker::{Options, run};
-use tokio::{task::JoinHandle, time::sleep};
-use tokio_util::sync::CancellationToken;
-
-static FLEETS: AtomicU8 = AtomicU8::new(1);
-const DATASET: &str = "quant/bars";
-
-struct Worker {
-    member: Member,
-    options: Options,
-    stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
-}
-
-impl Worker {
-    fn start(&mut self) {
-        self.stop = CancellationToken::new();
-        let (options, stop) = (self.options.clone(), self.stop.clone());
-        self.task = Some(tokio::spawn(async move { run(options, stop).await.unwrap() }));
-    }
-
-    async fn stop(&mut self) {
-        self.stop.cancel();
-        self.task.take().unwrap().await.unwrap();
-    }
-
-    fn address(&self) -> Address {
-        Address::Tcp(self.member.addr.clone())
-    }
-}
-
-struct Fleet {
-    dir: tempfile::TempDir,
-    s3: S3Server,
-    workers: Vec<Worker>,
-    list: MemberList,
-    mounts: Vec<MountConfig>,
-    /// What the mounts would hold.
-    client: Pool,
-    operator: Pool,
-    keys: (Credential, Credential),
-    /// The first three bytes of its workers' loopback addresses: no other test meets their ports.
-    host: String,
-}
+use tokio::time::sleep;
 
 impl Fleet {
-    async fn new(workers: usize) -> Self {
-        let s3 = S3Server::start(S3Options::default()).await.unwrap();
-        let keys = (Credential::generate().unwrap(), Credential::generate().unwrap());
-        let mut fleet = Self {
-            dir: tempfile::tempdir().unwrap(),
-            mounts: vec![mount(&s3, "")],
-            s3,
-            workers: Vec::new(),
-            list: MemberList::default(),
-            client: Pool::new(Role::Client, keys.0.clone(), DATASET),
-            operator: Pool::new(Role::Peer, keys.1.clone(), DATASET),
-            keys,
-            host: format!("127.{}.{}", 1 + std::process::id() % 250, FLEETS.fetch_add(1, Ordering::Relaxed)),
-        };
-        fleet.scale(workers).await;
-        fleet
-    }
-
-    fn write_config(&self, dir: &Path, tier: &Path) {
-        let tier = TierConfig { medium: Medium::Mem, dir: tier.into(), quota: 256 << 20, high: 0.95, low: 0.9 };
-        let config = WorkerConfig {
-            dataset: DATASET.into(),
-            mounts: self.mounts.clone(),
-            tiers: vec![tier],
-            revalidate_ms: None,
-            uid: 0,
-            gid: 0,
-        };
-        fs::write(dir.join(WORKER_FILE), serde_json::to_vec(&config).unwrap()).unwrap();
-        fs::write(dir.join(MEMBERS_FILE), serde_json::to_vec(&self.list).unwrap()).unwrap();
-        fs::write(dir.join(CLIENT_KEY_FILE), self.keys.0.to_hex()).unwrap();
-        fs::write(dir.join(PEER_KEY_FILE), self.keys.1.to_hex()).unwrap();
-        fs::write(dir.join("ufs-0-secret-key"), self.s3.secret_key()).unwrap();
-    }
-
-    fn add_worker(&mut self) {
-        let id = format!("bars-worker-{}", self.workers.len());
-        let (config_dir, tier, sockets) = (
-            self.dir.path().join(&id),
-            self.dir.path().join(format!("{id}-tier")),
-            self.dir.path().join(format!("{id}-s")),
-        );
-        for dir in [&config_dir, &tier, &sockets] {
-            fs::create_dir_all(dir).unwrap();
-        }
-        self.write_config(&config_dir, &tier);
-        let local = |port| format!("{}.{}:{port}", self.host, self.workers.len() + 1);
-        let member = Member { id: id.clone(), addr: local(9440), weight: 256 << 20 };
-        let options =
-            Options { config_dir, id, listen: member.addr.clone(), http: local(9441), socket_dir: Some(sockets) };
-        let mut worker = Worker { member, options, stop: CancellationToken::new(), task: None };
-        worker.start();
-        self.workers.push(worker);
-    }
-
-    /// As the operator does: new workers first, then the list, then hand-over by those who leave, then they go.
-    async fn scale(&mut self, to: usize) {
-        while self.workers.len() < to {
-            self.add_worker();
-        }
-        for worker in &self.workers {
-            self.ready(worker).await;
-        }
-        let members = self.workers[..to].iter().map(|worker| worker.member.clone()).collect();
-        self.list = self.list.next(members).unwrap();
-        self.write_list();
-        self.send_list().await;
-        for mut leaving in self.workers.split_off(to) {
-            self.drain(&leaving).await;
-            leaving.stop().await;
-        }
-    }
-
-    fn write_list(&self) {
-        for worker in &self.workers {
-            let list = serde_json::to_vec(&self.list).unwrap();
-            fs::write(worker.options.config_dir.join(MEMBERS_FILE), list).unwrap();
-        }
-    }
-
-    async fn send_list(&self) {
-        for worker in &self.workers {
-            self.operator.call(&worker.address(), Request::SetMembers(self.list.clone())).await.unwrap();
-        }
-    }
-
-    async fn drain(&self, worker: &Worker) {
-        self.operator.call(&worker.address(), Request::Drain).await.unwrap();
-        eventually("hand-over", async || {
-            let handover = self.stats(worker).await.handover;
-            !handover.running && handover.finished_epoch == self.list.epoch && handover.left_bytes == 0
-        })
-        .await;
-    }
-
-    async fn ready(&self, worker: &Worker) {
-        eventually("ready", async || self.operator.call(&worker.address(), Request::Describe).await.is_ok()).await;
-    }
-
-    async fn stats(&self, worker: &Worker) -> Stats {
-        match self.operator.call(&worker.address(), Request::Stats).await.unwrap() {
-            Response::Stats(stats) => *stats,
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// Asks those who are ranked for `key`, in order, as a mount does.
     async fn ask(&self, key: PlacementKey, request: Request) -> Result<Response, Failure> {
         for member in self.list.ranked(key) {
@@ -248,28 +91,6 @@ impl Fleet {
             self.s3.put("data", path, content.clone()).unwrap();
         }
         files
-    }
-}
-
-fn mount(s3: &S3Server, path: &str) -> MountConfig {
-    let options = [("endpoint", s3.endpoint()), ("access-key", s3.access_key().into()), ("region", "us-east-1".into())];
-    MountConfig {
-        source: "s3://data".into(),
-        path: path.into(),
-        options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        secret_options: BTreeMap::from([("secret-key".to_owned(), "ufs-0-secret-key".into())]),
-    }
-}
-
-fn noise(seed: usize, len: usize) -> Bytes {
-    (0..len).map(|i| ((i + seed).wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>().into()
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -364,7 +185,7 @@ async fn errors_of_the_ufs_are_ridden_out() {
 async fn a_mount_with_bad_credentials_says_so_and_recovers_once_mended() {
     let mut fleet = Fleet::new(1).await;
     fleet.s3.put("data", "x", noise(1, 100)).unwrap();
-    let (config, tier) = (fleet.workers[0].options.config_dir.clone(), fleet.dir.path().join("bars-worker-0-tier"));
+    let (config, id) = (fleet.workers[0].options.config_dir.clone(), fleet.workers[0].member.id.clone());
     fs::write(config.join("ufs-0-secret-key"), "wrong").unwrap();
     let health = async || fleet.stats(&fleet.workers[0]).await.mounts[0].health.clone();
     let trouble = async || match health().await {
@@ -376,11 +197,11 @@ async fn a_mount_with_bad_credentials_says_so_and_recovers_once_mended() {
     fs::remove_file(config.join("ufs-0-secret-key")).unwrap();
     let names_it = |(kind, text): (_, String)| kind == TroubleKind::Misconfigured && text.contains("secret");
     eventually("a missing secret is named", async || trouble().await.is_some_and(names_it)).await;
-    fleet.write_config(&config, &tier);
+    fleet.write_config(&id);
     eventually("recovery", async || health().await == MountHealth::Serving).await;
     assert_eq!(fleet.stat("x").await.unwrap().size, 100);
     fleet.mounts.push(mount(&fleet.s3, "deep/er"));
-    fleet.write_config(&config, &tier);
+    fleet.write_config(&id);
     eventually("the added mount", async || fleet.names("").await.is_ok_and(|names| names == ["deep", "x"])).await;
     assert_eq!(fleet.names("deep/er").await.unwrap(), ["x"]);
     assert_eq!(fleet.stat("deep").await.unwrap().kind, Kind::Directory);
