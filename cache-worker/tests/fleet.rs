@@ -69,7 +69,7 @@ impl Fleet {
             let len = 700_001.min(EXTENT - offset % EXTENT).min(object.size - offset) as u32;
             let request = Request::Read { object: object.clone(), offset, len, pattern, reach: Reach::Ufs };
             match self.ask(object.key.placement(offset), request).await? {
-                Response::Data(data) => bytes.extend_from_slice(&data),
+                Response::Data(data) | Response::SharedData { data, .. } => bytes.extend_from_slice(&data),
                 other => panic!("{other:?}"),
             }
         }

@@ -5,7 +5,11 @@
 //! answer is asked last until it shows signs of life again.
 
 mod health;
+mod holders;
+mod loads;
 mod local;
+mod read;
+mod stragglers;
 mod view;
 
 use std::{
@@ -21,7 +25,7 @@ use parking_lot::RwLock;
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError, Credential, Pool,
-    message::{Attr, Description, Failure, Object, Pattern, Reach, Request, Response, Role},
+    message::{Attr, Description, Failure, Object, Pattern, Request, Response, Role},
 };
 use tokio::{
     sync::Mutex,
@@ -29,7 +33,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::{health::Health, local::LocalWorkers, view::View};
+use self::{
+    health::Health, holders::Holders, loads::Loads, local::LocalWorkers, read::Read, stragglers::Stragglers, view::View,
+};
 use crate::{
     backend::{Backend, Facts, Listing, LocalFile, ReadError},
     fs::parent,
@@ -51,10 +57,20 @@ pub struct Cluster {
     /// Taken by who asks for a newer view: the others wait for the same answer.
     renewing: Mutex<()>,
     health: Arc<Health>,
+    holders: Holders,
+    loads: Loads,
+    stragglers: Stragglers,
     local: Option<LocalWorkers>,
     patience: Duration,
     probe_after: Duration,
     watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What workers are asked.
+enum Question<'a> {
+    /// About names: goes to the owner of the directory whose key this is.
+    Name(PlacementKey, Request),
+    Bytes(Read<'a>),
 }
 
 /// What an attempt at one worker came to, when it was not an answer.
@@ -80,6 +96,9 @@ impl Cluster {
             view: RwLock::default(),
             renewing: Mutex::default(),
             health: Arc::default(),
+            holders: Holders::default(),
+            loads: Loads::default(),
+            stragglers: Stragglers::default(),
             local: socket_dir.map(LocalWorkers::new),
             patience: Duration::from_millis(tuning.patience_ms),
             probe_after: Duration::from_millis(tuning.probe_after_ms),
@@ -99,15 +118,23 @@ impl Cluster {
         self.view.read().clone()
     }
 
-    /// The answer of the first worker, by falling claim to `key`, that has one.
-    async fn ask(self: &Arc<Self>, key: PlacementKey, request: Request) -> Result<Response, ReadError> {
+    /// The answer of the first worker that has one. They are asked one after the other, over and over, until patience ends.
+    async fn ask(self: &Arc<Self>, question: Question<'_>) -> Result<Response, ReadError> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut last = ReadError::Unreachable("no worker is known".into());
         loop {
             let view = self.view();
-            for address in self.health.healthy_first(view.ranked(key)) {
-                match self.attempt(&address, request.clone()).await {
+            let order = match &question {
+                Question::Name(key, _) => self.health.healthy_first(view.ranked(*key)),
+                Question::Bytes(read) => self.order(&view, read),
+            };
+            for (at, address) in order.iter().enumerate() {
+                let answer = match &question {
+                    Question::Name(_, request) => self.call(address, request.clone()).await,
+                    Question::Bytes(read) => self.read_from(&view, address, order.get(at + 1), read).await,
+                };
+                match self.judge(address, answer) {
                     Ok(response) => return Ok(response),
                     Err(Setback::Final(error)) => return Err(error),
                     Err(Setback::Next(error)) => last = error,
@@ -133,10 +160,14 @@ impl Cluster {
         }
     }
 
-    async fn attempt(self: &Arc<Self>, address: &Address, request: Request) -> Result<Response, Setback> {
-        match self.pool.call_patiently(address, request, self.probe_after).await {
+    async fn call(&self, address: &Address, request: Request) -> Result<Response, CallError> {
+        self.pool.call_patiently(address, request, self.probe_after).await
+    }
+
+    fn judge(self: &Arc<Self>, address: &Address, answer: Result<Response, CallError>) -> Result<Response, Setback> {
+        match answer {
             Ok(response) => Ok(response),
-            Err(CallError::Failure(failure)) => Err(judge(failure)),
+            Err(CallError::Failure(failure)) => Err(setback(failure)),
             Err(error) => {
                 self.suspect(address);
                 Err(Setback::Next(ReadError::Unreachable(error.to_string())))
@@ -215,6 +246,7 @@ impl Cluster {
         let wanted = view.addresses().chain(&self.endpoints).cloned().collect();
         drop(view);
         self.pool.retain(&wanted);
+        self.loads.retain(|address| wanted.contains(address));
         true
     }
 }
@@ -261,7 +293,7 @@ async fn follow(cluster: Weak<Cluster>) {
     }
 }
 
-fn judge(failure: Failure) -> Setback {
+fn setback(failure: Failure) -> Setback {
     match failure {
         Failure::NotFound => Setback::Final(ReadError::NotFound),
         Failure::NotADirectory => Setback::Final(ReadError::NotADirectory),
@@ -302,7 +334,7 @@ impl Backend for Workers {
 
     async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
         let key = PlacementKey::directory(parent(path));
-        match self.0.ask(key, Request::Stat { path: path.to_vec() }).await? {
+        match self.0.ask(Question::Name(key, Request::Stat { path: path.to_vec() })).await? {
             Response::Attr(attr) => Ok(attr),
             other => Err(surprised(&other)),
         }
@@ -310,7 +342,7 @@ impl Backend for Workers {
 
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
         let request = Request::List { path: path.to_vec(), after: after.map(<[u8]>::to_vec), limit };
-        match self.0.ask(PlacementKey::directory(path), request).await? {
+        match self.0.ask(Question::Name(PlacementKey::directory(path), request)).await? {
             Response::Entries { entries, more } => Ok(Listing { entries, more }),
             other => Err(surprised(&other)),
         }
@@ -318,16 +350,15 @@ impl Backend for Workers {
 
     async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, ReadError> {
         let key = PlacementKey::directory(parent(path));
-        match self.0.ask(key, Request::ReadLink { path: path.to_vec() }).await? {
+        match self.0.ask(Question::Name(key, Request::ReadLink { path: path.to_vec() })).await? {
             Response::Target(target) => Ok(target),
             other => Err(surprised(&other)),
         }
     }
 
     async fn read(&self, object: &Object, offset: u64, len: u32, pattern: Pattern) -> Result<Bytes, ReadError> {
-        let request = Request::Read { object: object.clone(), offset, len, pattern, reach: Reach::Ufs };
-        match self.0.ask(object.key.placement(offset), request).await {
-            Ok(Response::Data(data)) => Ok(data),
+        match self.0.ask(Question::Bytes(Read { object, offset, len, pattern })).await {
+            Ok(Response::Data(data) | Response::SharedData { data, .. }) => Ok(data),
             Ok(other) => Err(surprised(&other)),
             // It was there when it was opened.
             Err(ReadError::NotFound) => Err(ReadError::Stale),

@@ -30,6 +30,10 @@ impl View {
         self.addresses.values()
     }
 
+    pub(super) fn owner(&self, key: PlacementKey) -> Option<&Address> {
+        self.members.owner(key).and_then(|owner| self.addresses.get(&owner.id))
+    }
+
     /// Where to ask for `key`, the owner first.
     pub(super) fn ranked(&self, key: PlacementKey) -> Vec<Address> {
         self.members.ranked(key).into_iter().filter_map(|member| self.addresses.get(&member.id)).cloned().collect()

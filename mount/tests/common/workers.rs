@@ -5,8 +5,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use penstock_mount::backend::{Backend, ReadError};
 use penstock_placement::{Member, MemberList};
 use penstock_wire::{
     Credential, Keys, Reply, Service,
-    message::{Description, Failure, Request, Response, Role},
+    message::{Description, Failure, Reach, Request, Response, Role},
     serve,
 };
 use tokio::net::TcpListener;
@@ -46,6 +47,14 @@ pub struct Worker {
     pub answered: AtomicU64,
     /// Takes requests and never answers.
     pub mute: AtomicBool,
+    /// How many hold an extent, when that is more than its owner.
+    pub holders: AtomicU8,
+    /// Milliseconds that every read takes.
+    pub slow_ms: AtomicU64,
+    /// Whether it has anything in its store.
+    pub cached: AtomicBool,
+    /// Reads for what it has in its store only.
+    pub asked_cached: AtomicU64,
 }
 
 impl Workers {
@@ -72,6 +81,10 @@ impl Workers {
             list: self.list.clone(),
             answered: AtomicU64::new(0),
             mute: AtomicBool::new(false),
+            holders: AtomicU8::new(0),
+            slow_ms: AtomicU64::new(0),
+            cached: AtomicBool::new(true),
+            asked_cached: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
         let keys = Keys { client: self.key.clone(), peer: self.peer.clone() };
@@ -133,9 +146,17 @@ impl Service for Worker {
                 listing.map(|l| Response::Entries { entries: l.entries, more: l.more })
             }
             Request::ReadLink { path } => backend.read_link(&path).await.map(Response::Target),
-            Request::Read { object, offset, len, pattern, .. } => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                backend.read(&object, offset, len, pattern).await.map(Response::Data)
+            Request::Read { reach: Reach::Cache, .. } if !self.cached.load(Ordering::Relaxed) => {
+                self.asked_cached.fetch_add(1, Ordering::Relaxed);
+                return Err(Failure::NotCached);
+            }
+            Request::Read { object, offset, len, pattern, reach } => {
+                let counter = if reach == Reach::Cache { &self.asked_cached } else { &self.answered };
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(self.slow_ms.load(Ordering::Relaxed))).await;
+                let holders = self.holders.load(Ordering::Relaxed);
+                let read = backend.read(&object, offset, len, pattern).await;
+                read.map(|data| if holders < 2 { Response::Data(data) } else { Response::SharedData { data, holders } })
             }
             _ => return Err(Failure::NotCached),
         };
