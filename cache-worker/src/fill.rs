@@ -42,6 +42,12 @@ pub(crate) struct Fills<O> {
     inner: Arc<Inner<O>>,
 }
 
+impl<O> Clone for Fills<O> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
 struct Inner<O> {
     store: Store,
     origin: O,
@@ -83,6 +89,21 @@ impl<O: Origin> Fills<O> {
         let pages = pages_of(&range, object.size);
         let bytes = self.inner.origin.fetch(object, pages.clone(), reach).await?;
         Ok(bytes.slice((range.start - pages.start) as usize..(range.end - pages.start) as usize))
+    }
+
+    /// As [`Self::read`], for what comes of it: returns when the store has taken all that it takes.
+    pub(crate) async fn keep(
+        &self,
+        object: &Arc<Object>,
+        range: Range<u64>,
+        pattern: Pattern,
+        reach: Reach,
+    ) -> Result<(), Failure> {
+        for flight in self.board(object, &range, pattern, reach) {
+            flight.land().await?;
+            flight.is_over().await;
+        }
+        Ok(())
     }
 
     /// The flights that bring what is absent of `range`: those under way, and new ones for the rest.
@@ -150,6 +171,12 @@ impl Flight {
         let mut outcome = self.outcome.clone();
         let landed = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         landed.unwrap_or_else(|| Err(Failure::Unavailable("a fetch ended early".into())))
+    }
+
+    /// Returns when the store has the bytes, or has not taken them.
+    async fn is_over(&self) {
+        let mut outcome = self.outcome.clone();
+        while outcome.changed().await.is_ok() {}
     }
 }
 

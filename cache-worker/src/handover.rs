@@ -83,7 +83,7 @@ impl Drains {
 
     /// What is still to be handed over for `list`; its bytes are the progress' `left_bytes`.
     fn moving(&self, list: &MemberList) -> Vec<ExtentInfo> {
-        let mut extents = self.store.extents();
+        let (mut extents, keeps) = (self.store.extents(), self.members.keeper());
         let mut state = self.state.lock();
         if state.epoch != list.epoch {
             state.epoch = list.epoch;
@@ -93,6 +93,8 @@ impl Drains {
         extents.retain(|extent| {
             mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !state.done.contains(&identity(extent))
         });
+        // What only this worker may have goes before what was copied from its owner.
+        extents.sort_by_cached_key(|extent| !keeps(extent.object.key, extent.extent));
         state.progress.left_bytes = extents.iter().map(|extent| extent.present).sum();
         extents
     }

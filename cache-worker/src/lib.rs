@@ -9,6 +9,7 @@ mod fill;
 mod handover;
 mod heat;
 mod http;
+mod locals;
 mod members;
 mod metadata;
 mod metrics;

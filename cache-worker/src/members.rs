@@ -118,6 +118,11 @@ impl Members {
         self.list.borrow().owner(key.placement(offset)).is_some_and(|owner| self.is_me(owner))
     }
 
+    /// How far a fetch goes: what this worker owns it fetches as owner.
+    pub(crate) fn route(&self, key: ObjectKey, offset: u64, reach: Reach) -> Reach {
+        if reach == Reach::Ufs && self.owns(key, offset) { Reach::Owner } else { reach }
+    }
+
     /// The owner by the present list, unless that is this worker or it did not answer lately.
     pub(crate) fn other_owner(&self, object: &Object, offset: u64) -> Option<Member> {
         let list = self.list();

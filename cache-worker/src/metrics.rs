@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) shared: Counter,
+    pub(crate) completed: Counter,
     pub(crate) hit_bytes: Counter,
     pub(crate) miss_bytes: Counter,
     pub(crate) ufs_bytes: Counter,
@@ -79,6 +80,7 @@ impl Metrics {
             hits: Counter::default(),
             misses: Counter::default(),
             shared: Counter::default(),
+            completed: Counter::default(),
             hit_bytes: Counter::default(),
             miss_bytes: Counter::default(),
             ufs_bytes: Counter::default(),
@@ -109,6 +111,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("read_hits", "Reads answered from the store", self.hits.clone());
         r.register("read_misses", "Reads that had to fetch", self.misses.clone());
+        r.register("completed_objects", "Objects made whole for the worker's own node", self.completed.clone());
         r.register(
             "shared_reads",
             "Reads of hot extents, whose readers were told of other holders",

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     ops::Range,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ use crate::{
     fill::{Fills, Upstream, locate},
     handover::Drains,
     heat::Heat,
+    locals::Locals,
     members::Members,
     metadata::View,
     metrics::{Metrics, Operation, medium_name},
@@ -46,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) pins: Arc<Pins>,
     pub(crate) census: Census,
     heat: Heat,
+    locals: Arc<Locals>,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
     drains: Arc<Drains>,
@@ -56,8 +59,10 @@ impl Worker {
     pub(crate) fn new(loaded: &Loaded, store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
         let view = view(loaded, &HashMap::new(), &metrics);
         let upstream = Upstream { members: members.clone(), view: RwLock::new(Arc::new(view)) };
+        let fills = Fills::new(store.clone(), upstream, metrics.clone());
         Self {
-            fills: Fills::new(store.clone(), upstream, metrics.clone()),
+            locals: Arc::new(Locals::new(store.clone(), fills.clone(), members.clone(), metrics.clone())),
+            fills,
             drains: Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone())),
             memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
             config: RwLock::new(Arc::new(loaded.config.clone())),
@@ -148,22 +153,21 @@ impl Worker {
         pattern: Pattern,
         reach: Reach,
     ) -> Result<Reply, Failure> {
-        let owned = self.members.owns(object.key, offset);
+        let route = self.members.route(object.key, offset, reach);
         let (length, at) = (u64::from(len), (object.key, offset / EXTENT));
         let reply = if let Some(reply) = self.stored(&object, offset, len).await {
             self.metrics.hits.inc();
             self.metrics.hit_bytes.inc_by(length);
             reply
         } else {
-            let reach = if owned && reach == Reach::Ufs { Reach::Owner } else { reach };
-            let bytes = self.fetch(object, offset..offset + length, pattern, reach).await?;
+            let bytes = self.fetch(object, offset..offset + length, pattern, route).await?;
             self.metrics.misses.inc();
             self.metrics.miss_bytes.inc_by(length);
             Response::Data(bytes).into()
         };
         self.metrics.served.inc_by(length);
-        // Other workers are no readers.
-        Ok(if owned && reach == Reach::Ufs { self.share(reply, at, length) } else { reply })
+        // Only a reader asks the owner with [`Reach::Ufs`].
+        Ok(if route != reach { self.share(reply, at, length) } else { reply })
     }
 
     async fn fetch(&self, object: Object, range: Range<u64>, pattern: Pattern, reach: Reach) -> Result<Bytes, Failure> {
@@ -235,11 +239,21 @@ impl Worker {
     }
 
     async fn open_local(&self, object: Object) -> Result<Reply, Failure> {
-        let (pins, key) = (self.pins.clone(), object.key);
-        let opened = self.with_store(object.size, move |store| pins.open(store, key)).await;
-        let opened = opened.map_err(|error| Failure::Unavailable(error.to_string()))?;
-        let descriptor = opened.map_err(|error| Failure::Unavailable(error.to_string()))?.ok_or(Failure::NotCached)?;
+        let (key, size) = (object.key, object.size);
+        let mut descriptor = self.descriptor(key, size).await?;
+        if descriptor.is_none() && self.locals.opened(object).await {
+            descriptor = self.descriptor(key, size).await?;
+        }
+        let descriptor = descriptor.ok_or(Failure::NotCached)?;
         Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(descriptor) })
+    }
+
+    /// Of the cached file of an object that is whole here.
+    async fn descriptor(&self, key: ObjectKey, size: u64) -> Result<Option<OwnedFd>, Failure> {
+        let pins = self.pins.clone();
+        let opened = self.with_store(size, move |store| pins.open(store, key)).await;
+        let opened = opened.map_err(|error| Failure::Unavailable(error.to_string()))?;
+        opened.map_err(|error| Failure::Unavailable(error.to_string()))
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -15,6 +15,9 @@ const FOLLOWING: u64 = 8;
 /// More than these are not remembered.
 const MANY: usize = 4096;
 
+/// How many times as long one must take to be clearly slower than the other.
+const CLEARLY: f64 = 1.5;
+
 /// An object and the number of its extent.
 pub(super) type Extent = (ObjectKey, u64);
 
@@ -69,11 +72,11 @@ pub(super) struct Load {
     pub(super) pace: f64,
 }
 
-/// Which of `holders`, at least one, to ask for `len` bytes: of two that `draw`, a random number, picks, the one from which
-/// they will come sooner.
+/// Which of `holders`, at least one, to ask for `len` bytes: of two that `draw`, a random number, picks, the first, unless
+/// they will come clearly sooner from the other.
 ///
 /// The best of all would be everybody's choice at once; the better of two spreads almost as well as the best, and never
-/// herds (Mitzenmacher, "The power of two choices in randomized load balancing", 2001).
+/// herds (Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Small differences are noise.
 pub(super) fn choose(holders: &[Load], len: u64, draw: u64) -> usize {
     let count = holders.len() as u64;
     if count < 2 {
@@ -85,7 +88,7 @@ pub(super) fn choose(holders: &[Load], len: u64, draw: u64) -> usize {
         let load = holders[at as usize];
         (load.waiting + len) as f64 * load.pace
     };
-    (if time(other) < time(one) { other } else { one }) as usize
+    (if time(other) * CLEARLY < time(one) { other } else { one }) as usize
 }
 
 #[cfg(test)]
@@ -123,16 +126,16 @@ mod tests {
     }
 
     proptest! {
-        /// The model: wherever two differ, the slower one is never taken when both were drawn.
         #[test]
-        fn the_slowest_of_all_is_never_chosen(loads in prop::collection::vec((0u64..1000, 1u32..1000), 2..9), draw: u64) {
+        fn who_is_clearly_slower_than_all_others_is_never_chosen(loads in prop::collection::vec((0u64..1000, 1u32..1000), 2..9), draw: u64) {
             let loads: Vec<_> =
                 loads.into_iter().map(|(waiting, pace)| Load { waiting, pace: f64::from(pace) }).collect();
             let time = |load: &Load| (load.waiting + 10) as f64 * load.pace;
-            let slowest = loads.iter().map(time).fold(0.0, f64::max);
-            let alone = loads.iter().filter(|load| time(load) >= slowest).count() == 1;
-            let chosen = choose(&loads, 10, draw);
-            prop_assert!(!alone || time(&loads[chosen]) < slowest);
+            let mut times: Vec<f64> = loads.iter().map(time).collect();
+            times.sort_by(f64::total_cmp);
+            let (slowest, before) = (times[times.len() - 1], times[times.len() - 2]);
+            let chosen = time(&loads[choose(&loads, 10, draw)]);
+            prop_assert!(chosen <= before || slowest <= before * CLEARLY);
         }
     }
 
