@@ -34,6 +34,8 @@ struct Block {
     flight: Flight,
     task: AbortHandle,
     touched: Instant,
+    /// A read has asked for part of it; else it was fetched ahead.
+    wanted: bool,
     /// A read has reached its end.
     done: bool,
     /// `None`: there was no room, so the block goes as soon as it was read.
@@ -119,11 +121,11 @@ impl OpenObject {
     fn fetch(self: &Arc<Self>, index: u64) -> Flight {
         let mut blocks = self.blocks.lock();
         if let Some(block) = blocks.get_mut(&index) {
-            block.touched = Instant::now();
+            (block.touched, block.wanted) = (Instant::now(), true);
             return block.flight.clone();
         }
         let room = self.make_room(&mut blocks, index, true);
-        self.start(&mut blocks, index, room)
+        self.start(&mut blocks, index, true, room)
     }
 
     fn fetch_ahead(self: &Arc<Self>, end: u64, ahead: u64) {
@@ -137,7 +139,7 @@ impl OpenObject {
                 continue;
             }
             let Some(room) = self.make_room(&mut blocks, index, false) else { return };
-            drop(self.start(&mut blocks, index, Some(room)));
+            drop(self.start(&mut blocks, index, false, Some(room)));
         }
     }
 
@@ -145,6 +147,7 @@ impl OpenObject {
         self: &Arc<Self>,
         blocks: &mut BTreeMap<u64, Block>,
         index: u64,
+        wanted: bool,
         room: Option<OwnedSemaphorePermit>,
     ) -> Flight {
         let (offset, len) = (index * BLOCK, self.block_len(index));
@@ -165,20 +168,29 @@ impl OpenObject {
         let flight =
             async move { task.await.unwrap_or_else(|_| Err(ReadError::Unreachable("the read was given up".into()))) };
         let flight = flight.boxed().shared();
-        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched: Instant::now(), done: false, room });
+        let touched = Instant::now();
+        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched, wanted, done: false, room });
         flight
     }
 
-    /// Room for one more block, if need be in place of those that were read; when it is `needed` now, also of those that
-    /// were fetched ahead and waited longest.
+    /// Room for one more block, if need be in place of those that were read. One that is `needed` now takes the place of
+    /// the one that was fetched ahead last, which is needed last; and where every block is being read, each by a stream of
+    /// its own, there is one more.
     fn make_room(&self, blocks: &mut BTreeMap<u64, Block>, index: u64, needed: bool) -> Option<OwnedSemaphorePermit> {
         let mut held: u64 = blocks.keys().map(|index| self.block_len(*index)).sum();
         let len = self.block_len(index);
         while held + len > self.bound {
-            let leaving = blocks.iter().filter(|(_, b)| b.task.is_finished() && (b.done || needed));
-            let leaving = leaving.min_by_key(|(_, b)| (!b.done, b.touched)).map(|(index, _)| *index)?;
-            blocks.remove(&leaving);
-            held -= self.block_len(leaving);
+            let here = || blocks.iter().filter(|(_, block)| block.task.is_finished());
+            let read = here().filter(|(_, block)| block.done).min_by_key(|(_, block)| block.touched);
+            let ahead = || here().filter(|(_, block)| needed && !block.wanted).max_by_key(|(_, block)| block.touched);
+            match read.or_else(ahead).map(|(index, _)| *index) {
+                Some(leaving) => {
+                    blocks.remove(&leaving);
+                    held -= self.block_len(leaving);
+                }
+                None if needed => break,
+                None => return None,
+            }
         }
         self.room.clone().try_acquire_many_owned(len.div_ceil(1024) as u32).ok()
     }
@@ -188,8 +200,9 @@ impl OpenObject {
         let mut blocks = self.blocks.lock();
         blocks.retain(|index, block| {
             block.done |= index * BLOCK >= offset / BLOCK * BLOCK && index * BLOCK + self.block_len(*index) <= end;
+            // What is behind this read and was not read yet is another stream's.
             let behind = (index + 2) * BLOCK <= offset;
-            !(block.task.is_finished() && (behind || block.done && block.room.is_none()))
+            !(block.task.is_finished() && block.done && (behind || block.room.is_none()))
         });
     }
 

@@ -2,8 +2,8 @@
 
 use penstock_wire::message::Pattern;
 
-/// How many streams of one handle are told apart (a merge of sorted runs inside one file reads several).
-const STREAMS: usize = 4;
+/// How many streams of one handle are told apart: threads that share it, or a merge of sorted runs inside one file.
+const STREAMS: usize = 16;
 /// The window that a stream begins with, bytes.
 const FIRST_WINDOW: u64 = 1 << 20;
 /// A first read of this much at the very start of a file means that the file will be read through.
@@ -104,9 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn four_interleaved_scans_are_told_apart() {
+    fn sixteen_interleaved_scans_are_told_apart() {
         let mut streams = Streams::new(MAX);
-        let bases = [1u64 << 30, 2 << 30, 3 << 30, 4 << 30];
+        let bases: [u64; STREAMS] = std::array::from_fn(|at| (at as u64 + 1) << 30);
         for step in 0..4 {
             for base in bases {
                 let advice = streams.observe(base + step * MIB, MIB);

@@ -189,3 +189,34 @@ fn paths_join_and_split() {
     assert_eq!(parent(b"a"), b"");
     assert_eq!(parent(b""), b"");
 }
+
+/// Reads 16 parts of a file, each in order, in turns of one read each; the bytes that were asked of the workers.
+async fn scan_sixteen_parts(handles: &[usize; 16]) -> u64 {
+    const PART: u64 = 8 << 20;
+    const LEN: u64 = 128 << 10;
+    let (backend, fs) = file_system();
+    let size = 16 * PART;
+    backend.add_patterned(b"big", size);
+    let ino = find(&fs, "big").await.ino;
+    let mut opened = Vec::new();
+    for _ in 0..16 {
+        opened.push(fs.open(ino, false).await.unwrap().handle);
+    }
+    for step in 0..PART / LEN {
+        let reads =
+            (0..16u64).map(|part| fs.read(opened[handles[part as usize]], part * PART + step * LEN, LEN as u32));
+        for data in futures::future::join_all(reads).await {
+            assert_eq!(data.unwrap().len() as u64, LEN);
+        }
+    }
+    let asked: Vec<u64> = backend.reads().iter().map(|(_, len)| *len).collect();
+    println!("{} requests for {:.3} of the bytes", asked.len(), asked.iter().sum::<u64>() as f64 / size as f64);
+    assert!(asked.len() < 16 * (8 + 2), "{} requests", asked.len());
+    asked.iter().sum::<u64>() * 1000 / size
+}
+
+#[tokio::test]
+async fn sixteen_scans_of_one_file_ask_for_its_bytes_once() {
+    assert!(scan_sixteen_parts(&std::array::from_fn(|part| part)).await <= 1030, "through as many handles");
+    assert!(scan_sixteen_parts(&[0; 16]).await <= 1030, "by threads that share a handle");
+}
