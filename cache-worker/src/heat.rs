@@ -211,7 +211,7 @@ mod tests {
     fn a_new_list_begins_anew() {
         let (now, heat) = (Instant::now(), Heat::new(Instant::now()));
         assert!(read(&heat, HOT, 40, now) > 1);
-        assert_eq!(heat.asked(HOT, 1, (2, 8), now + Duration::from_secs(60)), 1);
+        assert_eq!(heat.asked(HOT, 1, (2, 8), now + Duration::from_mins(1)), 1);
     }
 
     #[test]

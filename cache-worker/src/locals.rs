@@ -149,7 +149,7 @@ impl Locals {
                 self.metrics.completed.inc();
             }
             Err(failure) => tracing::debug!(%failure, "an object is not completed for this node"),
-        };
+        }
         done.is_ok()
     }
 }
@@ -196,9 +196,10 @@ mod tests {
     #[test]
     fn the_oldest_half_is_forgotten_when_too_many_were_opened() {
         let now = Instant::now();
-        let at = |n: u64| Seen { opens: 1, last: now - Duration::from_millis(n), tried: None };
+        let at = |n: u64| Seen { opens: 1, last: now + Duration::from_millis(n), tried: None };
         let mut seen: HashMap<_, _> = (0..MANY as u64).map(|n| (ObjectKey(n.into()), at(n))).collect();
         forget_oldest(&mut seen, now);
-        assert!(seen.len() == MANY / 2 - 1 && seen.contains_key(&ObjectKey(0)), "{}", seen.len());
+        let newest = ObjectKey(MANY as u128 - 1);
+        assert!(seen.len() == MANY / 2 - 1 && seen.contains_key(&newest), "{}", seen.len());
     }
 }

@@ -167,7 +167,7 @@ impl Worker {
         };
         self.metrics.served.inc_by(length);
         // Only a reader asks the owner with [`Reach::Ufs`].
-        Ok(if route != reach { self.share(reply, at, length) } else { reply })
+        Ok(if route == reach { reply } else { self.share(reply, at, length) })
     }
 
     async fn fetch(&self, object: Object, range: Range<u64>, pattern: Pattern, reach: Reach) -> Result<Bytes, Failure> {
