@@ -164,9 +164,10 @@ impl Fleet {
         self.write_config(&id);
         let local = |port| format!("{}.{}:{port}", self.host, self.workers.len() + 1);
         let listen = local(9440);
-        let proxy = match self.plan.proxied {
-            true => Some(CountingProxy::start("127.0.0.1:0", listen.parse().unwrap()).await.unwrap()),
-            false => None,
+        let proxy = if self.plan.proxied {
+            Some(CountingProxy::start("127.0.0.1:0", listen.parse().unwrap()).await.unwrap())
+        } else {
+            None
         };
         let addr = proxy.as_ref().map_or(listen.clone(), |proxy| proxy.address().to_string());
         let weight = self.plan.tiers.iter().map(|(_, quota)| quota).sum();
