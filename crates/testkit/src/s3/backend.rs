@@ -241,9 +241,9 @@ impl S3 for Backend {
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.count(|requests| requests.get += 1);
-        let (fail, delay) = {
+        let (fail, throttle, delay) = {
             let mut faults = self.0.faults.lock();
-            (Faults::take(&mut faults.fail_gets), faults.delay)
+            (Faults::take(&mut faults.fail_gets), Faults::take(&mut faults.throttle_gets), faults.delay)
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -251,13 +251,21 @@ impl S3 for Backend {
         if fail {
             return Err(s3_error!(InternalError, "We encountered an internal error. Please try again."));
         }
+        if throttle {
+            return Err(s3_error!(SlowDown, "Please reduce your request rate."));
+        }
         let object = self.find(&req.input.bucket, &req.input.key)?;
         check_match(req.input.if_match.as_ref(), &object.etag)?;
         if object.storage_class.is_some() {
             return Err(s3_error!(InvalidObjectState, "The operation is not valid for the object's storage class"));
         }
         let len = object.content.len();
-        let range = req.input.range.map(|range| range.check(len)).transpose()?;
+        let mut range = req.input.range.map(|range| range.check(len)).transpose()?;
+        if let Some(range) = range.as_mut().filter(|range| range.end - range.start > 1)
+            && Faults::take(&mut self.0.faults.lock().short_bodies)
+        {
+            range.end -= (range.end - range.start) / 2;
+        }
         let content_range = range.as_ref().map(|range| format!("bytes {}-{}/{len}", range.start, range.end - 1));
         let range = range.unwrap_or(0..len);
         Ok(S3Response::new(GetObjectOutput {

@@ -23,6 +23,10 @@ pub struct Faults {
     pub fail_gets: u32,
     /// The next so many `ListObjectsV2`s answer 500.
     pub fail_lists: u32,
+    /// The next so many `GetObject`s are answered with 503 `SlowDown`.
+    pub throttle_gets: u32,
+    /// The next so many `GetObject`s with a range of several bytes are answered with the first half of it.
+    pub short_bodies: u32,
     /// The next so many bodies longer than [`Self::cut_after`] end there by a closed connection.
     pub cut_bodies: u32,
     /// Bytes of a body that is cut.
