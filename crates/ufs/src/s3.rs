@@ -77,6 +77,18 @@ impl S3 {
         self.head(&key).await.and(Err(UfsError::NotADirectory))
     }
 
+    /// Why an answer is whole and has fewer bytes than were asked for: the object is shorter than it was, or the store
+    /// gave less than it has.
+    async fn explain_short(&self, key: &str, version: &Version, end: u64) -> UfsError {
+        match self.head(key).await {
+            Ok(status) if status.version.as_ref() == Some(version) && end <= status.size => {
+                UfsError::Unavailable(format!("{} answers with fewer bytes than were asked for", self.place))
+            }
+            Ok(_) => UfsError::Changed,
+            Err(error) => error,
+        }
+    }
+
     fn tell_of_skipped(&self, key: &str) {
         if !self.told_of_skipped.swap(true, Ordering::Relaxed) {
             tracing::warn!(key, place = %self.place, "keys with empty, \".\" or \"..\" segments or NUL have no path and are not shown");
@@ -130,12 +142,17 @@ impl Ufs for S3 {
         let (_, read, _): (BytesRange, OpRead, _) = options.into();
         let told = |error: &opendal::Error| self.place.describe(error);
         let reader = self.service.read_dyn(&self.context, &key, read).map_err(|error| told(&error))?;
-        let answer = reader.read_dyn(BytesRange::new(offset, Some(len))).await;
-        let (response, data) = answer.map_err(|error| told(&error))?;
+        let (response, data) = match reader.read_dyn(BytesRange::new(offset, Some(len))).await {
+            Ok(answer) => answer,
+            Err(error) if failure::is_short(&error) => {
+                return Err(self.explain_short(&key, version, offset + len).await);
+            }
+            Err(error) => return Err(told(&error)),
+        };
         // For stores that ignore the condition.
         match response.metadata() {
             Some(metadata) if key::version(metadata) != *version => Err(UfsError::Changed),
-            _ if data.len() as u64 != len => Err(UfsError::Changed),
+            _ if data.len() as u64 != len => Err(self.explain_short(&key, version, offset + len).await),
             _ => Ok(data.to_bytes()),
         }
     }

@@ -192,3 +192,19 @@ async fn bodies_may_lie_in_files_and_the_server_on_threads_of_its_own() {
     assert_eq!(ufs.read(b"file", &version, 50_000, 150_000).await.unwrap(), vec![9; 150_000]);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn less_than_was_asked_for_is_no_change_while_the_version_is_the_same() {
+    let server = server().await;
+    server.put("data", "f", vec![1; 1000]).unwrap();
+    let ufs = mount(&server, "s3://data", &[]);
+    let version = ufs.stat(b"f").await.unwrap().version.unwrap();
+    let short = async || {
+        server.faults(|faults| faults.short_bodies = 1);
+        ufs.read(b"f", &version, 0, 1000).await
+    };
+    assert!(matches!(short().await, Err(UfsError::Unavailable(_))), "the object is as it was");
+    assert_eq!(ufs.read(b"f", &version, 0, 1000).await.unwrap().len(), 1000);
+    server.put("data", "f", vec![2; 500]).unwrap();
+    assert_eq!(short().await, Err(UfsError::Changed));
+}

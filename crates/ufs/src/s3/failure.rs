@@ -56,10 +56,6 @@ impl Place {
             )),
             ErrorKind::ConfigInvalid => UfsError::Misconfigured(format!("{self}: {}", error.message())),
             ErrorKind::RateLimited => UfsError::Unavailable(format!("{self} asks for fewer requests")),
-            // A whole answer, and less than was asked for: the object is shorter than it was.
-            _ if context(error, "actual").is_some_and(|actual| Some(actual) < context(error, "expect")) => {
-                UfsError::Changed
-            }
             _ if error.message().contains("send http request") => UfsError::Unavailable(format!(
                 "{} does not answer ({}): correct option endpoint or start the store",
                 self.endpoint,
@@ -71,6 +67,11 @@ impl Place {
             _ => UfsError::Unavailable(format!("{self} failed: {}", short(error))),
         }
     }
+}
+
+/// Whether the answer was whole and had less than was asked for.
+pub(super) fn is_short(error: &opendal::Error) -> bool {
+    context(error, "actual").is_some_and(|actual| Some(actual) < context(error, "expect"))
 }
 
 fn signing(error: &opendal::Error) -> bool {
