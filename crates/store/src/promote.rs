@@ -73,10 +73,10 @@ impl Inner {
         // Readers go on while the copy is made; nothing is written, punched or moved meanwhile.
         let state = slot.state.upgradable_read();
         let from = state.home.as_ref().filter(|home| Arc::ptr_eq(&home.node, node))?.tier;
-        let to = self.above(from).filter(|_| !entry.pinned())?;
+        let to = self.above(from).filter(|_| !self.in_use(from, &entry))?;
         let moved = self.copy_to(to, &entry, node.extent, &slot, &state)?;
         let mut state = RwLockUpgradableReadGuard::upgrade(state);
-        if entry.pinned() {
+        if self.in_use(from, &entry) {
             self.leave(&entry, node.extent, &moved);
             return None;
         }

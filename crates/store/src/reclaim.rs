@@ -84,7 +84,7 @@ impl Inner {
         let slot = entry.slot(node.extent)?;
         let Some(mut state) = slot.state.try_write() else { return Some(false) };
         state.home.as_ref().filter(|home| Arc::ptr_eq(&home.node, node))?;
-        if entry.pinned() {
+        if self.in_use(at, &entry) {
             return Some(false);
         }
         let bytes = page::mask_bytes(entry.object.size, node.extent, state.pages);
@@ -95,6 +95,13 @@ impl Inner {
         self.clear(&entry, node.extent, &slot, state);
         self.counters.evicted.fetch_add(bytes, Relaxed);
         Some(true)
+    }
+
+    /// Whether a hole in the object's file would be seen. Descriptors that an earlier process lent are not among the pins,
+    /// but whoever reads through one keeps it locked. The last extent takes the whole file away, which nobody sees who
+    /// has it open.
+    pub(crate) fn in_use(&self, at: usize, entry: &Entry) -> bool {
+        entry.pinned() || *entry.files[at].lock() > 1 && self.tiers[at].is_locked(entry.object.key)
     }
 
     /// Moves the extent to the next usable tier; false when that tier does not take it.
@@ -188,7 +195,7 @@ impl Inner {
     pub(crate) fn remove(&self, entry: &Arc<Entry>, extent: u32) -> bool {
         let Some(slot) = entry.slot(extent) else { return false };
         let state = slot.state.write();
-        if state.home.is_none() || entry.pinned() {
+        if state.home.as_ref().is_none_or(|home| self.in_use(home.tier, entry)) {
             return false;
         }
         self.clear(entry, extent, &slot, state);

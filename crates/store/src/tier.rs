@@ -21,7 +21,7 @@ use penstock_wire::{
     message::{Object, ObjectKey},
 };
 use rustix::{
-    fs::{FallocateFlags, OFlags},
+    fs::{FallocateFlags, FlockOperation, OFlags, flock},
     io::Errno,
 };
 
@@ -173,6 +173,12 @@ impl Tier {
 
     pub(crate) fn open_data(&self, key: ObjectKey, write: bool) -> io::Result<File> {
         open_existing(&self.data_path(key), write)
+    }
+
+    /// Whether somebody keeps a lock (flock) on the object's file.
+    pub(crate) fn is_locked(&self, key: ObjectKey) -> bool {
+        let Ok(file) = self.open_data(key, false) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
     }
 
     /// Makes both files; the directory's block, when it is new, is committed from `space`.

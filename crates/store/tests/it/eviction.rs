@@ -1,10 +1,15 @@
+use std::{
+    fs::File,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+};
+
 use penstock_store::Store;
 use penstock_wire::{
     config::Medium,
     message::{EXTENT, Object, PAGE},
 };
 
-use crate::support::{MIB, object, pages, ssd, tier, write_all};
+use crate::support::{MIB, content, object, pages, ssd, tier, write_all};
 
 /// Reads the object as a client does, in pieces, and fills what is missing. True when nothing was.
 fn visit(store: &Store, object: &Object) -> bool {
@@ -116,4 +121,28 @@ fn a_pinned_file_stays_whole_while_everything_else_goes() {
     drop(pinned);
     assert!(store.remove_object(&kept.key));
     assert_eq!(store.missing(&kept.key, kept.size, 0..kept.size), vec![0..kept.size]);
+}
+
+#[test]
+fn a_file_that_an_earlier_process_lent_keeps_its_bytes_while_it_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ssd(dir.path(), 12 * MIB);
+    let lent = object(0, EXTENT + 5);
+    write_all(&store, &lent);
+    // As the worker lends it: opened anew, and locked for as long as anybody has it.
+    let pinned = store.open_complete(&lent.key).unwrap();
+    let held = File::open(format!("/proc/self/fd/{}", pinned.as_raw_fd())).unwrap();
+    held.lock_shared().unwrap();
+    drop((pinned, store));
+
+    let store = ssd(dir.path(), 12 * MIB);
+    (1..40).for_each(|n| {
+        let _ = visit(&store, &object(n, MIB));
+    });
+    assert!(!store.remove_extent(&lent.key, 0));
+    let mut bytes = vec![0; lent.size as usize];
+    held.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == content(&lent, 0..lent.size), "a hole was punched under a reader");
+    drop(held);
+    assert!(store.remove_object(&lent.key));
 }
