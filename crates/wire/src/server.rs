@@ -24,6 +24,8 @@ const STRANGERS: usize = 1024;
 /// What one connection may have in flight, in units of [`UNIT`] bytes of answer: 64 MiB, or 1024 small requests.
 const BUDGET: usize = 1024;
 const UNIT: usize = 64 << 10;
+/// What an entry of a listing takes, bytes, estimated from above for usual names.
+const ENTRY: usize = 256;
 
 /// A runtime's keys, by the role that they prove.
 #[derive(Clone, Debug)]
@@ -215,10 +217,12 @@ impl<S: Service> Connection<S> {
 
 /// Units of the connection's budget that the answer may take.
 fn weight(request: &Request) -> u32 {
-    match request {
-        Request::Read { len, .. } => 1 + (*len as usize / UNIT).min(BUDGET / 2) as u32,
-        _ => 1,
-    }
+    let bytes = match request {
+        Request::Read { len, .. } => *len as usize,
+        Request::List { limit, .. } => (*limit as usize).saturating_mul(ENTRY),
+        _ => 0,
+    };
+    1 + (bytes / UNIT).min(BUDGET / 2) as u32
 }
 
 async fn answer<S: Service>(service: &S, role: Role, local: bool, request: Request) -> Result<Reply, Failure> {
