@@ -38,8 +38,7 @@ struct Block {
     wanted: bool,
     /// A read has reached its end.
     done: bool,
-    /// `None`: there was no room, so the block goes as soon as it was read.
-    room: Option<OwnedSemaphorePermit>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Drop for Block {
@@ -75,8 +74,10 @@ impl OpenObject {
         if pattern == Pattern::Random {
             return self.read_exactly(offset, end, pattern).await;
         }
-        let wanted: Vec<(u64, Flight)> =
-            (offset / BLOCK..=(end - 1) / BLOCK).map(|index| (index, self.fetch(index))).collect();
+        let wanted: Option<Vec<(u64, Flight)>> =
+            (offset / BLOCK..=(end - 1) / BLOCK).map(|index| Some((index, self.fetch(index)?))).collect();
+        // Without room for whole blocks there is none for readahead either.
+        let Some(wanted) = wanted else { return self.read_exactly(offset, end, pattern).await };
         self.fetch_ahead(end, ahead);
         let mut parts = Vec::with_capacity(wanted.len());
         for (index, flight) in wanted {
@@ -117,15 +118,15 @@ impl OpenObject {
         (first..=last).map(|index| Some((index, blocks.get(&index)?.flight.clone()))).collect()
     }
 
-    /// The block, set on its way unless it is already.
-    fn fetch(self: &Arc<Self>, index: u64) -> Flight {
+    /// The block, set on its way unless it is already; `None` when there is no room for it.
+    fn fetch(self: &Arc<Self>, index: u64) -> Option<Flight> {
         let mut blocks = self.blocks.lock();
         if let Some(block) = blocks.get_mut(&index) {
             (block.touched, block.wanted) = (Instant::now(), true);
-            return block.flight.clone();
+            return Some(block.flight.clone());
         }
-        let room = self.make_room(&mut blocks, index, true);
-        self.start(&mut blocks, index, true, room)
+        let room = self.make_room(&mut blocks, index, true)?;
+        Some(self.start(&mut blocks, index, true, room))
     }
 
     fn fetch_ahead(self: &Arc<Self>, end: u64, ahead: u64) {
@@ -139,7 +140,7 @@ impl OpenObject {
                 continue;
             }
             let Some(room) = self.make_room(&mut blocks, index, false) else { return };
-            drop(self.start(&mut blocks, index, false, Some(room)));
+            drop(self.start(&mut blocks, index, false, room));
         }
     }
 
@@ -148,7 +149,7 @@ impl OpenObject {
         blocks: &mut BTreeMap<u64, Block>,
         index: u64,
         wanted: bool,
-        room: Option<OwnedSemaphorePermit>,
+        room: OwnedSemaphorePermit,
     ) -> Flight {
         let (offset, len) = (index * BLOCK, self.block_len(index));
         let this = Arc::downgrade(self);
@@ -169,7 +170,8 @@ impl OpenObject {
             async move { task.await.unwrap_or_else(|_| Err(ReadError::Unreachable("the read was given up".into()))) };
         let flight = flight.boxed().shared();
         let touched = Instant::now();
-        blocks.insert(index, Block { flight: flight.clone(), task: abort, touched, wanted, done: false, room });
+        let block = Block { flight: flight.clone(), task: abort, touched, wanted, done: false, _room: room };
+        blocks.insert(index, block);
         flight
     }
 
@@ -202,7 +204,7 @@ impl OpenObject {
             block.done |= index * BLOCK >= offset / BLOCK * BLOCK && index * BLOCK + self.block_len(*index) <= end;
             // What is behind this read and was not read yet is another stream's.
             let behind = (index + 2) * BLOCK <= offset;
-            !(block.task.is_finished() && block.done && (behind || block.room.is_none()))
+            !(block.task.is_finished() && block.done && behind)
         });
     }
 
@@ -349,9 +351,25 @@ mod tests {
                 let offset = index * BLOCK;
                 let data = file.read(offset, BLOCK, Pattern::Sequential, 16 << 20).await.unwrap();
                 assert_eq!(data, MemoryBackend::pattern(offset, BLOCK));
-                let kept = file.blocks.lock().values().filter(|b| b.room.is_some()).count();
+                let kept = file.blocks.lock().len();
                 assert!(kept <= most, "{kept} blocks kept");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_of_many_files_share_the_bound_of_the_mount() {
+        let backend = Arc::new(MemoryBackend::default());
+        let objects = OpenObjects::new(backend.clone(), 8 << 20, 3 << 20);
+        let names = (0..40).map(|n: u32| n.to_string().into_bytes());
+        let files: Vec<_> = names.map(|name| objects.open(backend.add_patterned(&name, 4 << 20))).collect();
+        for offset in [0, 4096, BLOCK - 1000, 2 * BLOCK] {
+            for file in &files {
+                let data = file.read(offset, 4096, Pattern::Sequential, BLOCK).await.unwrap();
+                assert_eq!(data, MemoryBackend::pattern(offset, 4096));
+            }
+            let held: u64 = files.iter().map(|file| file.blocks.lock().len() as u64 * BLOCK).sum();
+            assert!(held <= 3 << 20, "{held} bytes are held at {offset}");
         }
     }
 
