@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use penstock_store::Store;
 use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::ranges::{overlap, pages_of, subtract};
 pub(crate) use self::upstream::{Upstream, locate};
@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 
 /// How often bytes may be evicted between their fetch and their reading before they are fetched past the store.
 const TRIES: usize = 3;
+/// Bytes that are fetched or wait for the store to take them: a medium that is slower than the UFS slows the fetches.
+const IN_FLIGHT: u64 = 128 << 20;
 
 /// Where bytes come from that the store lacks.
 pub(crate) trait Origin: Send + Sync + 'static {
@@ -53,6 +55,9 @@ struct Inner<O> {
     origin: O,
     metrics: Arc<Metrics>,
     flights: Mutex<HashMap<Route, Vec<Flight>>>,
+    /// Each of [`IN_FLIGHT`], in KiB: of flights as owner and of the others, which may wait for those of another worker.
+    owner_room: Semaphore,
+    other_room: Semaphore,
 }
 
 /// Object, number of the extent, and how far its flights go. Those as owner are apart from the others, which may wait for
@@ -61,7 +66,9 @@ type Route = (ObjectKey, u64, Reach);
 
 impl<O: Origin> Fills<O> {
     pub(crate) fn new(store: Store, origin: O, metrics: Arc<Metrics>) -> Self {
-        Self { inner: Arc::new(Inner { store, origin, metrics, flights: Mutex::default() }) }
+        let room = || Semaphore::new((IN_FLIGHT >> 10) as usize);
+        let (flights, owner_room, other_room) = (Mutex::default(), room(), room());
+        Self { inner: Arc::new(Inner { store, origin, metrics, flights, owner_room, other_room }) }
     }
 
     pub(crate) fn origin(&self) -> &O {
@@ -198,6 +205,9 @@ async fn fly<O: Origin>(
 ) {
     // Also when the fetch panics: the next reader tries again.
     let _listed = Listed { inner: &inner, route, start: range.start };
+    let room = if route.2 == Reach::Owner { &inner.owner_room } else { &inner.other_room };
+    // Never closed.
+    let _room = room.acquire_many((range.end - range.start).div_ceil(1 << 10) as u32).await;
     let fetched = inner.origin.fetch(&object, range.clone(), route.2).await;
     outcome.send_replace(Some(fetched.clone()));
     let Ok(bytes) = fetched else { return };
