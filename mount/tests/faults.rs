@@ -16,9 +16,12 @@ mod program;
 #[path = "faults/rig.rs"]
 mod rig;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::UNIX_EPOCH,
 };
 
 use fleet::DATASET;
@@ -35,7 +38,7 @@ use penstock_wire::{Address, Credential};
 use program::{FILES, Program, Step};
 use proptest::{
     prelude::*,
-    test_runner::{TestError, TestRunner},
+    test_runner::{RngSeed, TestError, TestRunner},
 };
 use rig::Rig;
 use tokio::{runtime::Runtime, time::sleep};
@@ -174,30 +177,36 @@ async fn mounted(program: &Program) -> Result<(), Wrong> {
     outcome
 }
 
-/// Runs `cases` random programs, or so many times more as the environment asks for.
+/// Runs `cases` random programs, or as many as the environment asks for.
 fn check(cases: u32, one: impl AsyncFn(&Program) -> Result<(), Wrong>) {
     let wanted = std::env::var("PENSTOCK_FAULT_CASES").ok().and_then(|cases| cases.parse().ok());
+    let from_environment = ProptestConfig::default();
+    let seed = match from_environment.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
+    };
     let config = ProptestConfig {
         cases: wanted.unwrap_or(cases),
+        rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_iters: 200,
-        ..ProptestConfig::default()
+        ..from_environment
     };
     let runtime = Runtime::new().unwrap();
     let outcome = TestRunner::new(config)
         .run(&program::programs(), |program| runtime.block_on(one(&program)).map_err(TestCaseError::fail));
     match outcome {
-        Err(TestError::Fail(wrong, program)) => panic!("{wrong}; the least that shows it: {program:?}"),
+        Err(TestError::Fail(wrong, program)) => panic!("{wrong}; seed {seed}, the least that shows it: {program:?}"),
         other => other.unwrap(),
     }
 }
 
 #[test]
 fn whatever_goes_wrong_readers_see_their_version_or_that_it_was_replaced() {
-    check(16, direct);
+    check(10, direct);
 }
 
 #[test]
 fn so_do_readers_of_a_mount_with_passthrough() {
-    check(6, mounted);
+    check(5, mounted);
 }
