@@ -9,3 +9,4 @@ mod worker;
 
 pub use command::Command;
 pub use fleet::{Fleet, FleetError, Report, UpOptions, WorkerReport};
+pub use process::Process;

@@ -10,6 +10,7 @@ mod local;
 mod node;
 mod peers;
 mod remote;
+mod soak;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -40,6 +41,8 @@ enum Suite {
     Remote,
     /// Hit ratios of a tier that is smaller than what is read.
     Evict,
+    /// Half an hour of reads while files are replaced and a worker dies: wrong bytes, and what grows.
+    Soak,
 }
 
 /// One figure in `target/bench/SUITE.json`.
@@ -106,6 +109,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Suite::Local => ("local", runtime.block_on(local::run(options.quick))?),
         Suite::Remote => ("remote", runtime.block_on(remote::run(options.quick))?),
         Suite::Evict => ("evict", evict::run(options.quick)?),
+        Suite::Soak => ("soak", runtime.block_on(soak::run(options.quick))?),
     };
     let folder = root().join("target/bench");
     fs::create_dir_all(&folder)?;
@@ -138,7 +142,12 @@ fn build(packages: &[&str]) -> anyhow::Result<()> {
 }
 
 fn program(name: &str) -> PathBuf {
-    std::env::var_os(PROGRAMS).map_or_else(|| root().join("target/release"), PathBuf::from).join(name)
+    programs().join(name)
+}
+
+/// The folder of what is measured.
+fn programs() -> PathBuf {
+    std::env::var_os(PROGRAMS).map_or_else(|| root().join("target/release"), PathBuf::from)
 }
 
 /// Runs what blocks on this thread, while others go on.

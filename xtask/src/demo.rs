@@ -3,7 +3,7 @@
 //! A bucket of market data is served by an S3 server inside this process, cached by three workers, mounted by FUSE and
 //! read: cold, warm, after scaling to five, and while a worker dies. Every byte is checked each time.
 
-mod data;
+pub(crate) mod data;
 mod reading;
 
 use std::{fs, path::PathBuf, time::Instant};
@@ -110,7 +110,7 @@ async fn up(server: &S3Server) -> anyhow::Result<Fleet> {
     let file = state_dir().parent().context("target/demo")?.join("dataset.yaml");
     fs::write(&file, manifest(server))?;
     let begin = Instant::now();
-    let fleet = Fleet::up(&UpOptions { file, mount: None, base: state_dir() }).await?;
+    let fleet = Fleet::up(&UpOptions { file, mount: None, base: state_dir(), programs: None }).await?;
     eprintln!("three workers and a mount are up after {:.1} s", begin.elapsed().as_secs_f64());
     Ok(fleet)
 }

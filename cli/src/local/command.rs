@@ -66,7 +66,7 @@ impl Command {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Up { file, mount, place } => {
-                let options = UpOptions { file, mount, base: place.base()? };
+                let options = UpOptions { file, mount, base: place.base()?, programs: None };
                 print_table(&Fleet::up(&options).await?.report().await);
             }
             Self::Status { which, output } => {

@@ -35,6 +35,8 @@ pub struct UpOptions {
     pub mount: Option<PathBuf>,
     /// Holds one folder of state per Dataset.
     pub base: PathBuf,
+    /// Where the programs of workers and mount are; beside this one when `None`.
+    pub programs: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,7 @@ pub struct Fleet {
     blueprint: Blueprint,
     asker: Asker,
     state: State,
+    programs: Option<PathBuf>,
 }
 
 /// What [`Fleet::report`] tells.
@@ -104,7 +107,7 @@ impl Fleet {
         let blueprint = Blueprint::new(plan);
         blueprint.save(&folder).map_err(io_error("keep the plan"))?;
         let state = folder.load().map_err(io_error("read the state"))?;
-        let mut fleet = Self::open(folder, blueprint, state)?;
+        let mut fleet = Self { programs: options.programs.clone(), ..Self::open(folder, blueprint, state)? };
         fleet.refresh_config()?;
         fleet.revive().await?;
         fleet.scale(replicas).await?;
@@ -135,11 +138,15 @@ impl Fleet {
     fn open(folder: Folder, blueprint: Blueprint, state: State) -> Result<Self, FleetError> {
         let key = blueprint.key(PEER_KEY_FILE).map_err(io_error("read the keys"))?;
         let asker = Asker { dataset: blueprint.dataset.clone(), key };
-        Ok(Self { folder, blueprint, asker, state })
+        Ok(Self { folder, blueprint, asker, state, programs: None })
     }
 
     pub fn mount_dir(&self) -> Option<&Path> {
         self.state.mount.as_ref().map(|mount| mount.dir.as_path())
+    }
+
+    pub fn mount_process(&self) -> Option<&Process> {
+        self.state.mount.as_ref().map(|mount| &mount.process)
     }
 
     /// Ids and processes of the workers, in order.
@@ -165,12 +172,21 @@ impl Fleet {
 
     async fn add_worker(&mut self, ordinal: usize) -> Result<(), FleetError> {
         let id = format!("{}-{ordinal}", self.blueprint.worker);
-        let worker = worker::start(&self.folder, &id, &self.blueprint, &self.state.members)
-            .map_err(io_error("start a worker"))?;
+        let worker = self.start_worker(&id)?;
         self.state.workers.push(worker.clone());
         self.save()?;
         self.asker.wait_ready(&worker).await.map_err(|source| self.worker_error(&worker, source))?;
         Ok(())
+    }
+
+    fn start_worker(&self, id: &str) -> Result<Worker, FleetError> {
+        let program = self.program("penstock-worker").map_err(io_error("find the worker's program"))?;
+        worker::start(&program, &self.folder, id, &self.blueprint, &self.state.members)
+            .map_err(io_error("start a worker"))
+    }
+
+    fn program(&self, name: &str) -> io::Result<PathBuf> {
+        self.programs.as_ref().map_or_else(|| worker::sibling(name), |folder| Ok(folder.join(name)))
     }
 
     /// Starts again what died, under its old name: what its tiers hold is found again.
@@ -180,8 +196,7 @@ impl Fleet {
                 continue;
             }
             let id = self.state.workers[index].id.clone();
-            let worker = worker::start(&self.folder, &id, &self.blueprint, &self.state.members)
-                .map_err(io_error("start a worker"))?;
+            let worker = self.start_worker(&id)?;
             self.state.workers[index] = worker.clone();
             self.save()?;
             self.asker.wait_ready(&worker).await.map_err(|source| self.worker_error(&worker, source))?;
@@ -249,7 +264,7 @@ impl Fleet {
 
     fn start_mount(&self, dir: &Path) -> io::Result<Process> {
         let endpoints: Vec<_> = self.state.workers.iter().map(|worker| worker.addr.as_str()).collect();
-        let mut command = Command::new(worker::program("penstock-mount")?);
+        let mut command = Command::new(self.program("penstock-mount")?);
         command.args(["mount", "--dataset", &self.blueprint.dataset, "--endpoint", &endpoints.join(",")]);
         command.arg("--key-file").arg(self.folder.path().join(CLIENT_KEY_FILE));
         command.arg("--socket-dir").arg(self.folder.sockets()).arg(dir);

@@ -26,7 +26,7 @@ use super::{
 const START: Duration = Duration::from_secs(20);
 
 /// The sibling program `name` of this one.
-pub(super) fn program(name: &str) -> io::Result<PathBuf> {
+pub(super) fn sibling(name: &str) -> io::Result<PathBuf> {
     let here = std::env::current_exe()?;
     // A test's program lies one folder deeper than the programs it starts.
     let folders = here.ancestors().skip(1).take(2);
@@ -37,13 +37,19 @@ pub(super) fn program(name: &str) -> io::Result<PathBuf> {
 }
 
 /// Writes the worker's configuration folder and starts it.
-pub(super) fn start(folder: &Folder, id: &str, blueprint: &Blueprint, members: &MemberList) -> io::Result<Worker> {
+pub(super) fn start(
+    program: &Path,
+    folder: &Folder,
+    id: &str,
+    blueprint: &Blueprint,
+    members: &MemberList,
+) -> io::Result<Worker> {
     let config_dir = folder.worker(id).join("config");
     write_config(folder, id, blueprint, members)?;
     let sockets = folder.sockets().join(id);
     fs::create_dir_all(&sockets)?;
     let (addr, http) = (free_address()?, free_address()?);
-    let mut command = Command::new(program("penstock-worker")?);
+    let mut command = Command::new(program);
     command.arg("--config-dir").arg(config_dir).args(["--id", id, "--listen", &addr, "--http", &http]);
     command.arg("--socket-dir").arg(sockets);
     let process = Process::spawn(&mut command, &folder.worker(id).join("log"))?;

@@ -55,7 +55,7 @@ fn small_bytes(index: u64, mean: u64) -> u64 {
 }
 
 /// The same bytes for the same seed; no two pages alike (xorshift64*, Vigna 2016).
-fn noise(seed: u64, bytes: usize) -> Bytes {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut content = Vec::with_capacity(bytes + 8);
     while content.len() < bytes {
