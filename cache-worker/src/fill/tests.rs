@@ -117,7 +117,7 @@ async fn a_failed_fetch_fails_those_who_waited_and_is_not_remembered() {
 struct Silence(AtomicU64);
 
 impl Origin for Silence {
-    async fn fetch(&self, _: &Object, range: Range<u64>) -> Result<Bytes, Failure> {
+    async fn fetch(&self, _: &Object, range: Range<u64>, _: Reach) -> Result<Bytes, Failure> {
         self.0.fetch_add(range.end - range.start, SeqCst);
         std::future::pending().await
     }
@@ -129,7 +129,8 @@ async fn bytes_on_their_way_are_bounded_whatever_is_asked_for() {
     let tier = TierOptions { medium: Medium::Ssd, dir: dir.path().into(), quota: 64 << 20, high: 0.95, low: 0.9 };
     let fills = Fills::new(Store::open(vec![tier]), Silence::default(), Arc::new(Metrics::new()));
     let large = Arc::new(Object { size: 1000 * EXTENT, ..(*object()).clone() });
-    let one_byte = |extent: u64| fills.read(&large, extent * EXTENT..extent * EXTENT + 1, Pattern::Sequential);
+    let one_byte =
+        |extent: u64| fills.read(&large, extent * EXTENT..extent * EXTENT + 1, Pattern::Sequential, Reach::Ufs);
     let waiting = join_all((0..1000).map(one_byte));
     assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
     let asked = fills.origin().0.load(SeqCst);
