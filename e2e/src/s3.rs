@@ -11,6 +11,7 @@ use penstock_testkit::proxy::{CountingProxy, Gate};
 use penstock_testkit::tools;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::kubectl::wait_for;
 
@@ -31,6 +32,11 @@ impl SeaweedFs {
 
     /// Starts the server on loopback and a proxy before it on `address` (the cluster's host address, or loopback).
     pub async fn start(address: IpAddr) -> Result<Self> {
+        Self::start_behind(TcpListener::bind((address, 0)).await?).await
+    }
+
+    /// As [`Self::start`], with the proxy on a listener that may be of another network namespace.
+    pub async fn start_behind(listener: TcpListener) -> Result<Self> {
         let program = tokio::task::spawn_blocking(tools::weed).await??;
         let folder = tempfile::Builder::new().prefix("penstock-s3.").tempdir()?;
         let (port, metrics) = (free_port()?, free_port()?);
@@ -49,7 +55,7 @@ impl SeaweedFs {
             .arg(format!("-metricsPort={metrics}"))
             .env("HOME", folder.path())
             .start()?;
-        let proxy = CountingProxy::start((address, 0), direct).await?;
+        let proxy = CountingProxy::start_on(listener, direct)?;
         let mut server = Self { proxy, server, direct, metrics, folder };
         server.wait_ready().await?;
         Ok(server)

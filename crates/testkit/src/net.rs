@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::tools;
 
@@ -25,12 +26,25 @@ pub fn ip(line: &str) -> Result<()> {
 
 /// Removes the namespaces whose names begin with `prefix`.
 pub fn remove_namespaces(prefix: &str) -> Result<()> {
-    let listed = tools::output(Command::new(program()?).args(["netns", "list"]))?;
-    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
-    for name in names.filter(|name| name.starts_with(prefix)) {
-        ip(&format!("netns del {name}"))?;
+    namespaces(prefix)?.iter().try_for_each(|name| ip(&format!("netns del {name}")))
+}
+
+/// Kills what runs in the namespaces whose names begin with `prefix`.
+pub fn kill_processes(prefix: &str) -> Result<()> {
+    for name in namespaces(prefix)? {
+        let listed = tools::output(Command::new(program()?).args(["netns", "pids", &name]))?;
+        for pid in listed.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)) {
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
     Ok(())
+}
+
+fn namespaces(prefix: &str) -> Result<Vec<String>> {
+    let listed = tools::output(Command::new(program()?).args(["netns", "list"]))?;
+    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+    Ok(names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
 }
 
 /// Removes a link of the host if it is there. Its peer's namespace may be going at this moment, and take both ends along.

@@ -62,7 +62,11 @@ pub enum Gate {
 impl CountingProxy {
     /// Listens on `listen` (port 0 for any) and forwards to `server`, which need not be up yet.
     pub async fn start(listen: impl ToSocketAddrs, server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        Self::start_on(TcpListener::bind(listen).await?, server)
+    }
+
+    /// As [`Self::start`], on a listener that may be of another network namespace. Needs a tokio runtime.
+    pub fn start_on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
         let (gate, state) = watch::channel(Gate::Open);

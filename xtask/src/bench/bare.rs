@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, ensure};
 use rustix::fs::sendfile;
 
-use super::{link::Link, median};
+use super::{figures::median, fleet::Place};
 
 const BLOCK: usize = 4 << 10;
 
 /// Gigabytes per second of `file`, sent whole by `sendfile` and received into one buffer of 1 MiB.
-pub(super) fn sequential(link: &Link, file: &Path) -> anyhow::Result<f64> {
+pub(super) fn sequential(from: &Place, to: &Place, file: &Path) -> anyhow::Result<f64> {
     let file = File::open(file)?;
     let total = file.metadata()?.len();
     let send = move |stream: TcpStream| {
@@ -29,7 +29,7 @@ pub(super) fn sequential(link: &Link, file: &Path) -> anyhow::Result<f64> {
         }
         anyhow::Ok(())
     };
-    over(link, send, move |mut stream| {
+    over(from, to, send, move |mut stream| {
         let (begun, mut received, mut buffer) = (Instant::now(), 0, vec![0; 1 << 20]);
         loop {
             match stream.read(&mut buffer)? {
@@ -43,7 +43,7 @@ pub(super) fn sequential(link: &Link, file: &Path) -> anyhow::Result<f64> {
 }
 
 /// Microseconds, the median, from a request for 4 KiB at random to the last of them, one after the other.
-pub(super) fn round_trip(link: &Link, file: &Path, duration: Duration) -> anyhow::Result<f64> {
+pub(super) fn round_trip(from: &Place, to: &Place, file: &Path, duration: Duration) -> anyhow::Result<f64> {
     let file = File::open(file)?;
     let blocks = file.metadata()?.len() / BLOCK as u64;
     let answer = move |mut stream: TcpStream| {
@@ -54,7 +54,7 @@ pub(super) fn round_trip(link: &Link, file: &Path, duration: Duration) -> anyhow
         }
         anyhow::Ok(())
     };
-    over(link, answer, move |mut stream| {
+    over(from, to, answer, move |mut stream| {
         let (begun, mut took, mut block) = (Instant::now(), Vec::new(), [0; BLOCK]);
         while begun.elapsed() < duration {
             let number = (took.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % blocks;
@@ -67,23 +67,25 @@ pub(super) fn round_trip(link: &Link, file: &Path, duration: Duration) -> anyhow
     })
 }
 
-/// Runs `there` on the other end of the link with a connection to `here` on this one.
+/// Runs `receive` at `to` with a connection to `send` at `from`.
 fn over<T: Send>(
-    link: &Link,
-    here: impl FnOnce(TcpStream) -> anyhow::Result<()> + Send + 'static,
-    there: impl FnOnce(TcpStream) -> anyhow::Result<T> + Send,
+    from: &Place,
+    to: &Place,
+    send: impl FnOnce(TcpStream) -> anyhow::Result<()> + Send + 'static,
+    receive: impl FnOnce(TcpStream) -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    let listener = TcpListener::bind((Link::HOST, 0))?;
+    let listener = from.run(|| Ok(TcpListener::bind((from.address, 0))?))?;
     let address: SocketAddr = listener.local_addr()?;
+    // A connection belongs to the listener's network, whoever accepts it.
     let server = thread::spawn(move || {
         let stream = listener.accept()?.0;
         stream.set_nodelay(true)?;
-        here(stream)
+        send(stream)
     });
-    let result = link.beyond(move || {
+    let result = to.run(move || {
         let stream = TcpStream::connect(address).context("connecting over the link")?;
         stream.set_nodelay(true)?;
-        there(stream)
+        receive(stream)
     })?;
     server.join().map_err(|_| anyhow::anyhow!("the bare sender panicked"))??;
     Ok(result)

@@ -1,7 +1,7 @@
 //! How soon Datasets can be mounted: the operator as its real process on a real control plane.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,11 @@ use penstock_testkit::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Better, Case, Goal, build, csi, median, program};
+use super::{
+    build, csi,
+    figures::{Better, Case, Goal},
+    process, program,
+};
 use crate::run::root;
 
 /// Pairs of the large case.
@@ -51,20 +55,14 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
         memory.push(bench.operator_megabytes()?);
     }
     let mounts = csi::first_publishes(if quick { 3 } else { 7 }).await?;
-    let case = |case, unit, values, limit: Option<Vec<f64>>, goal| Case {
-        name: case,
-        unit,
-        ours: median(values),
-        limit: limit.map(median),
-        peers: BTreeMap::new(),
-        better: Better::Lower,
-        goal: Goal { at_most: Some(goal), ..Goal::default() },
+    let case = |name, unit, values: &[f64], goal| {
+        Case::new(name, unit, Better::Lower, values, Goal { at_most: Some(goal), ..Goal::default() })
     };
     Ok(vec![
-        case("control-one", "s", one, None, 0.5),
-        case("control-300", "s", many, Some(bare), 5.0),
-        case("control-memory", "MB", memory, None, 60.0),
-        case("control-mount", "s", mounts, None, 0.5),
+        case("control-one", "s", &one, 0.5),
+        case("control-300", "s", &many, 5.0).limit(&bare),
+        case("control-memory", "MB", &memory, 60.0),
+        case("control-mount", "s", &mounts, 0.5),
     ])
 }
 
@@ -135,7 +133,7 @@ impl Bench {
         self.namespace("many").await?;
         let names: Vec<String> = (0..MANY).map(|index| format!("pair-{index}")).collect();
         let (bound, applied) = self.bind("many", &names).await?;
-        let cpu = cpu_seconds(self.operator.pid())?;
+        let cpu = process::cpu_seconds(self.operator.pid())?;
         eprintln!("{MANY}: applied in {applied:.2} s, the last was bound {bound:.2} s later; operator {cpu:.2} CPU s");
         Ok(bound)
     }
@@ -156,10 +154,7 @@ impl Bench {
 
     /// The operator's resident memory, once it is done with all.
     fn operator_megabytes(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.operator.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        let megabytes = kilobytes * 1024.0 / 1e6;
+        let megabytes = process::memory(self.operator.pid(), "VmRSS")? as f64 / 1e6;
         eprintln!("operator: {megabytes:.1} MB");
         Ok(megabytes)
     }
@@ -205,14 +200,6 @@ impl Bench {
         api.patch(name, &PatchParams::apply("user"), &Patch::Apply(object)).await?;
         Ok(())
     }
-}
-
-/// What the process has used of the processors since its start (proc(5): fields 14 and 15 of `stat`, in ticks of 10 ms).
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(") ").context("no program name in stat")?;
-    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-    Ok(ticks / 100.0)
 }
 
 /// Waits until each of `wanted` was Bound; when the last one was.

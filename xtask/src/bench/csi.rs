@@ -5,7 +5,10 @@ use std::{fs, time::Instant};
 use anyhow::ensure;
 use penstock_testkit::s3::{S3Options, S3Server};
 
-use super::node::{Bucket, Node, Reader};
+use super::{
+    fleet::Fleet,
+    source::{Bucket, Source},
+};
 
 const CONTENT: &str = "read through the mount";
 
@@ -21,18 +24,18 @@ pub(super) async fn first_publishes(runs: usize) -> anyhow::Result<Vec<f64>> {
     };
     let mut seconds = Vec::new();
     for _ in 0..runs {
-        seconds.push(first_publish(Node::start(&bucket, 64 << 20, Reader::Here).await?).await?);
+        seconds.push(first_publish(Fleet::here(Source::Bucket(&bucket), 64 << 20).await?).await?);
     }
     eprintln!("first publishes: {seconds:.3?} s");
     Ok(seconds)
 }
 
-async fn first_publish(mut node: Node) -> anyhow::Result<f64> {
+async fn first_publish(mut fleet: Fleet) -> anyhow::Result<f64> {
     let begun = Instant::now();
-    let target = node.mount().await?;
+    let target = fleet.mount_first().await?;
     let seconds = begun.elapsed().as_secs_f64();
     let read = tokio::task::spawn_blocking(move || fs::read_to_string(target.join("file"))).await?;
-    node.unmount().await?;
+    fleet.unmount().await?;
     ensure!(read? == CONTENT, "the mount shows something else");
     Ok(seconds)
 }

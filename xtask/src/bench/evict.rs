@@ -9,7 +9,7 @@ use self::{
     caches::{Cache, Tier},
     trace::Trace,
 };
-use super::{Better, Case, Goal, median};
+use super::figures::{Better, Case, Goal, median};
 
 /// Bytes that every cache may take: the tier's quota, overhead included, and the others' capacity in bytes of objects.
 const QUOTA: u64 = 1 << 30;
@@ -49,9 +49,8 @@ fn compare<T: Borrow<Trace>>(what: &str, traces: impl Iterator<Item = T>) -> any
     Ok(ratios)
 }
 
-fn case(name: &'static str, ratios: &Ratios, goal: Goal) -> Case {
-    let median_of = |(name, values): (&&'static str, &Vec<f64>)| (*name, median(values.clone()));
-    let mut peers: BTreeMap<_, _> = ratios.iter().map(median_of).collect();
-    let ours = peers.remove(Tier::NAME).unwrap_or(f64::NAN);
-    Case { name, unit: "hits", ours, limit: None, peers, better: Better::Higher, goal }
+fn case(name: &str, ratios: &Ratios, goal: Goal) -> Case {
+    let case = Case::new(name, "hits", Better::Higher, &ratios[Tier::NAME], goal);
+    let peers = ratios.iter().filter(|(name, _)| **name != Tier::NAME);
+    peers.fold(case, |case, (name, values)| case.peer(name, values))
 }

@@ -3,12 +3,15 @@
 use std::{
     fs,
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::Barrier,
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use penstock_testkit::tools;
 use serde_json::Value;
 
@@ -26,8 +29,8 @@ impl Shape {
     /// Writes the data, which no compression and no deduplication shrinks.
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(folder.join(SMALL))?;
+        write_noise(&folder.join(LARGE), self.large)?;
         let mut noise = fs::File::open("/dev/urandom")?;
-        std::io::copy(&mut (&mut noise).take(self.large), &mut fs::File::create(folder.join(LARGE))?)?;
         for index in 0..self.small_files {
             let mut data = vec![0; self.small];
             noise.read_exact(&mut data)?;
@@ -39,6 +42,23 @@ impl Shape {
     pub(super) fn bytes(&self) -> u64 {
         self.large + (self.small_files * self.small) as u64
     }
+}
+
+/// Writes a file of `bytes` random bytes.
+pub(super) fn write_noise(file: &Path, bytes: u64) -> anyhow::Result<()> {
+    std::io::copy(&mut fs::File::open("/dev/urandom")?.take(bytes), &mut fs::File::create(file)?)?;
+    Ok(())
+}
+
+/// Bytes that the files below a folder take on their medium.
+pub(super) fn allocated(folder: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { allocated(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
 }
 
 fn small_name(index: usize) -> PathBuf {
@@ -66,6 +86,53 @@ pub(super) fn random(file: &Path, seconds: u32) -> anyhow::Result<f64> {
 pub(super) fn latency(file: &Path, seconds: u32) -> anyhow::Result<f64> {
     let job = random_job(file, seconds)?;
     Ok(job["clat_ns"]["percentile"]["50.000000"].as_f64().context("fio told no latency")? / 1e3)
+}
+
+/// As [`random`], with `reads` of them or as many as go in `seconds`, at the same places for whoever reads: how many, and
+/// their rate.
+pub(super) fn random_count(file: &Path, reads: u64, seconds: u32) -> anyhow::Result<(u64, f64)> {
+    let (bytes, runtime) = (format!("--io_size={}", reads * 4096), format!("--runtime={seconds}"));
+    let job = fio(file, &["--rw=randread", "--bs=4k", &bytes, &runtime, "--norandommap"])?;
+    let field = |name: &str| job[name].as_f64().with_context(|| format!("fio told no {name}"));
+    Ok((field("total_ios")? as u64, field("iops")?))
+}
+
+/// Reads a file to its end in 1 MiB reads; its bytes.
+pub(super) fn pass(file: &Path) -> anyhow::Result<u64> {
+    pass_while(file, || true)
+}
+
+/// As [`pass`], but no further than `until`; the bytes read so far.
+pub(super) fn pass_until(file: &Path, until: Instant) -> anyhow::Result<u64> {
+    pass_while(file, || Instant::now() < until)
+}
+
+fn pass_while(file: &Path, go_on: impl Fn() -> bool) -> anyhow::Result<u64> {
+    let (mut file, mut buffer, mut bytes) = (fs::File::open(file)?, vec![0; 1 << 20], 0);
+    while go_on() {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => bytes += count as u64,
+        }
+    }
+    Ok(bytes)
+}
+
+/// Starts `readers` threads at the same moment; what each came to, and the seconds from the start to its end.
+pub(super) fn together<T: Send>(
+    readers: usize,
+    read: impl Fn(usize) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<(T, f64)>> {
+    let start = Barrier::new(readers);
+    let one = |reader| {
+        start.wait();
+        let begun = Instant::now();
+        anyhow::Ok((read(reader)?, begun.elapsed().as_secs_f64()))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..readers).map(|reader| scope.spawn(move || one(reader))).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a reader panicked"))?).collect()
+    })
 }
 
 fn random_job(file: &Path, seconds: u32) -> anyhow::Result<Value> {

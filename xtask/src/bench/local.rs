@@ -1,20 +1,17 @@
 //! Warm reads with the worker on the reader's node, beside what people use today and what the tier itself gives.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use penstock_e2e::s3::SeaweedFs;
 
 use super::{
-    Better, Case, Goal, blocking, build,
+    blocking, build,
+    figures::{Better, Case, Goal},
+    fleet::{Fleet, Place},
     load::{self, LARGE, Shape},
-    median,
-    node::{Bucket, Node, Reader},
     peers::{self, Peer},
+    scratch::Scratch,
+    source::{self, Bucket, Source},
 };
 
 const BUCKET: &str = "local";
@@ -33,29 +30,24 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     build(&["penstock-worker", "penstock-mount"])?;
     let shape = Shape { large: 1 << 30, small_files: if quick { 4_000 } else { 20_000 }, small: 16 << 10 };
     let runs = if quick { 1 } else { 5 };
-    let data = tempfile::Builder::new().prefix("penstock-data.").tempdir_in("/dev/shm")?;
+    let data = Scratch::in_memory()?;
     shape.write(data.path())?;
-    let server = SeaweedFs::start(Ipv4Addr::LOCALHOST.into()).await?;
+    let server = source::serve(&Place::here()).await?;
     let bucket = Bucket::create(&server, BUCKET)?;
     blocking(|| peers::fill(&bucket, data.path()))?;
 
     let (ours, limit) = ours(&bucket, data.path(), &shape, runs).await?;
-    let mut others = Vec::new();
+    let (mut others, here) = (Vec::new(), Place::here());
     for peer in Peer::ALL {
         let figures = blocking(|| {
-            let mounted = peer.mount(&bucket, data.path())?;
+            let mounted = peer.mount(&here, &bucket, data.path())?;
             measure(peer.name(), &mounted.path(), &shape, runs)
         })?;
         others.push((peer.name(), figures));
     }
-    let case = |name, unit, goal, pick: fn(&Figures) -> &Vec<f64>| Case {
-        name,
-        unit,
-        ours: median(pick(&ours).clone()),
-        limit: Some(median(pick(&limit).clone())),
-        peers: others.iter().map(|(name, figures)| (*name, median(pick(figures).clone()))).collect::<BTreeMap<_, _>>(),
-        better: Better::Higher,
-        goal,
+    let case = |name, unit, goal, pick: fn(&Figures) -> &Vec<f64>| {
+        let case = Case::new(name, unit, Better::Higher, pick(&ours), goal).limit(pick(&limit));
+        others.iter().fold(case, |case, (name, figures)| case.peer(name, pick(figures)))
     };
     Ok(vec![
         case("local-seq", "GB/s", Goal { of_limit: Some(0.9), of_best_peer: Some(2.5), ..Goal::default() }, |f| {
@@ -73,12 +65,12 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
 
 /// Through the mount of the worker's node, and the same from the files of its tier.
 async fn ours(bucket: &Bucket, data: &Path, shape: &Shape, runs: usize) -> anyhow::Result<(Figures, Figures)> {
-    let mut node = Node::start(bucket, shape.bytes() * 5 / 4, Reader::Here).await?;
-    let target = node.mount().await?;
+    let mut fleet = Fleet::here(Source::Bucket(bucket), shape.bytes() * 5 / 4).await?;
+    let target = fleet.mount_first().await?;
     let ours = blocking(|| measure("penstock", &target, shape, runs))?;
     // The files of a tier have names of their own; small ones are compared with those that were copied into the bucket.
     let limit = blocking(|| {
-        let file = tier_file(&node.tier(), shape.large)?;
+        let file = tier_file(&fleet.workers[0].tier, shape.large)?;
         let mut limit = Figures::default();
         for _ in 0..runs {
             limit.sequential.push(load::sequential(&file)?);
@@ -88,7 +80,7 @@ async fn ours(bucket: &Bucket, data: &Path, shape: &Shape, runs: usize) -> anyho
         tell("the tier's file", &limit);
         anyhow::Ok(limit)
     })?;
-    node.unmount().await?;
+    fleet.unmount().await?;
     Ok((ours, limit))
 }
 

@@ -11,9 +11,8 @@ use penstock_testkit::{
     process::{ChildGuard, Spawn},
     tools,
 };
-use rustix::mount::{UnmountFlags, unmount};
 
-use super::node::Bucket;
+use super::{fleet::Place, scratch::Scratch, source::Bucket};
 
 #[derive(Clone, Copy)]
 pub(super) enum Peer {
@@ -33,44 +32,68 @@ impl Peer {
         }
     }
 
-    /// Mounts `bucket`, that holds what is in `data`. `JuiceFS` has a format of its own: it gets the data written, to the same
-    /// bucket below a prefix. Blocks.
-    pub(super) fn mount(self, bucket: &Bucket, data: &Path) -> anyhow::Result<Mounted> {
-        let folder = tempfile::Builder::new().prefix("penstock-peer.").tempdir_in("/dev/shm")?;
+    /// Mounts `bucket`, that holds what is in `data`, at `place`. `JuiceFS` has a format of its own: it gets the data written, to
+    /// the same bucket below a prefix. Blocks.
+    pub(super) fn mount<'a>(self, place: &'a Place, bucket: &'a Bucket, data: &Path) -> anyhow::Result<Mounted<'a>> {
+        let folder = Scratch::in_memory()?;
         for name in ["mount", "cache", "tmp"] {
             std::fs::create_dir(folder.path().join(name))?;
         }
-        let spawn = match self {
-            Self::JuiceFs => juicefs(bucket, folder.path()),
-            Self::Rclone => rclone(bucket, folder.path()),
-            Self::S3fs => s3fs(bucket, folder.path()),
-        }?;
-        let mut mounted = Mounted { process: spawn.start()?, folder };
-        mounted.wait()?;
+        if let Self::JuiceFs = self {
+            format_juicefs(place, bucket, folder.path())?;
+        }
+        let process = self.serve(place, bucket, folder.path())?;
+        let mounted = Mounted { process, peer: self, place, bucket, folder };
         if let Self::JuiceFs = self {
             let cp = ["-r", &format!("{}/.", data.display()), &mounted.path().display().to_string()];
             tools::run(Command::new("cp").args(cp))?;
         }
         Ok(mounted)
     }
+
+    /// Starts its process and waits for the mount.
+    fn serve(self, place: &Place, bucket: &Bucket, folder: &Path) -> anyhow::Result<ChildGuard> {
+        let spawn = match self {
+            Self::JuiceFs => juicefs(place, folder),
+            Self::Rclone => rclone(place, bucket, folder),
+            Self::S3fs => s3fs(place, bucket, folder),
+        }?;
+        let mut process = spawn.start()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let point = format!(" {} ", folder.join("mount").display());
+        while !std::fs::read_to_string("/proc/self/mountinfo")?.contains(&point) {
+            process.ensure_running()?;
+            ensure!(Instant::now() < deadline, "{} has not mounted in 30 s", self.name());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(process)
+    }
 }
 
-fn juicefs(bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
-    let program = tools::juicefs()?;
-    let meta = format!("sqlite3://{}", folder.join("meta.db").display());
-    let mut format = Command::new(&program);
+fn juicefs_meta(folder: &Path) -> String {
+    format!("sqlite3://{}", folder.join("meta.db").display())
+}
+
+fn format_juicefs(place: &Place, bucket: &Bucket, folder: &Path) -> anyhow::Result<()> {
+    let mut format = Command::new(tools::juicefs()?);
     format.args(["format", "--storage", "s3", "--no-update", "--trash-days", "0", "--bucket"]);
     format.arg(format!("{}/{}", bucket.endpoint, bucket.name)).env("ACCESS_KEY", &bucket.access_key);
-    tools::run(format.env("SECRET_KEY", &bucket.secret_key).args([&meta, "juicefs"]))?;
-    Ok(Spawn::new(program, folder.join("log"))
+    format.env("SECRET_KEY", &bucket.secret_key).args([&juicefs_meta(folder), "juicefs"]);
+    place.output(&mut format).map(drop)
+}
+
+fn juicefs(place: &Place, folder: &Path) -> anyhow::Result<Spawn> {
+    Ok(place
+        .spawn(&tools::juicefs()?, folder.join("log"))
         .args(["mount", "--no-usage-report", "--cache-size=16384", "--free-space-ratio=0.01"])
         .arg(format!("--cache-dir={}", folder.join("cache").display()))
-        .arg(meta)
+        .arg(juicefs_meta(folder))
         .arg(folder.join("mount")))
 }
 
-fn rclone(bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
-    let spawn = Spawn::new(tools::rclone()?, folder.join("log"))
+fn rclone(place: &Place, bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
+    let spawn = place
+        .spawn(&tools::rclone()?, folder.join("log"))
         .args(["mount", "--read-only", "--vfs-cache-mode=full", "--dir-cache-time=1h", "--vfs-fast-fingerprint"])
         .arg(format!("--cache-dir={}", folder.join("cache").display()))
         .arg(remote(bucket))
@@ -78,7 +101,7 @@ fn rclone(bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
     Ok(rclone_environment(bucket).into_iter().fold(spawn, |spawn, (name, value)| spawn.env(name, value)))
 }
 
-fn s3fs(bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
+fn s3fs(place: &Place, bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
     let keys = folder.join("keys");
     std::fs::write(&keys, format!("{}:{}", bucket.access_key, bucket.secret_key))?;
     std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -89,7 +112,7 @@ fn s3fs(bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
         folder.join("tmp").display(),
         keys.display()
     );
-    let spawn = Spawn::new(tools::debian("s3fs", "s3fs")?, folder.join("log")).arg(&bucket.name);
+    let spawn = place.spawn(&tools::debian("s3fs", "s3fs")?, folder.join("log")).arg(&bucket.name);
     Ok(spawn.arg(folder.join("mount")).args(["-f", "-o", &options]))
 }
 
@@ -116,34 +139,42 @@ fn rclone_environment(bucket: &Bucket) -> [(&'static str, &str); 6] {
 }
 
 /// A mounted peer; unmounted and ended when dropped.
-pub(super) struct Mounted {
+pub(super) struct Mounted<'a> {
     process: ChildGuard,
-    folder: tempfile::TempDir,
+    peer: Peer,
+    place: &'a Place,
+    bucket: &'a Bucket,
+    folder: Scratch,
 }
 
-impl Mounted {
+impl Mounted<'_> {
     pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("mount")
     }
 
-    fn wait(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let point = format!(" {} ", self.path().display());
-        while !std::fs::read_to_string("/proc/self/mountinfo")?.contains(&point) {
-            self.process.ensure_running()?;
-            ensure!(Instant::now() < deadline, "{} has not mounted in 30 s", self.process.name());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Mounts anew with an empty cache. Blocks.
+    pub(super) fn cool(&mut self) -> anyhow::Result<()> {
+        self.end();
+        let cache = self.folder.path().join("cache");
+        std::fs::remove_dir_all(&cache)?;
+        std::fs::create_dir(&cache)?;
+        self.process = self.peer.serve(self.place, self.bucket, self.folder.path())?;
         Ok(())
+    }
+
+    fn end(&mut self) {
+        // Without its mount it ends by itself.
+        self.folder.detach();
+        self.process.stop(Duration::from_secs(10));
     }
 }
 
-impl Drop for Mounted {
+impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // Without its mount it ends by itself, and at the latest with the guard.
-        if let Err(error) = unmount(self.path(), UnmountFlags::DETACH) {
-            eprintln!("unmounting {}: {error}", self.path().display());
-        }
-        self.process.stop(Duration::from_secs(10));
+        self.end();
     }
 }

@@ -1,16 +1,15 @@
 //! Warm reads from a worker on another node, beside what the link between them allows.
 
-use std::{net::Ipv4Addr, time::Duration};
-
-use penstock_e2e::s3::SeaweedFs;
+use std::time::Duration;
 
 use super::{
-    Better, Case, Goal, bare, blocking, build,
-    link::Link,
+    bare, blocking, build,
+    figures::{Better, Case, Goal},
+    fleet::{Fleet, Network},
     load::{self, LARGE, Shape},
     local::tier_file,
-    median,
-    node::{Bucket, Node, Reader},
+    scratch::Scratch,
+    source::{self, Bucket, Source},
 };
 
 const BUCKET: &str = "remote";
@@ -30,33 +29,34 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     build(&["penstock-worker", "penstock-mount"])?;
     let shape = Shape { large: 1 << 30, small_files: 0, small: 0 };
     let runs = if quick { 1 } else { 5 };
-    let data = tempfile::Builder::new().prefix("penstock-data.").tempdir_in("/dev/shm")?;
+    let data = Scratch::in_memory()?;
     shape.write(data.path())?;
-    let server = SeaweedFs::start(Ipv4Addr::LOCALHOST.into()).await?;
+    let network = blocking(|| Network::create(1, 1))?;
+    let server = source::serve(&network.store).await?;
     let bucket = Bucket::create(&server, BUCKET)?;
     blocking(|| server.put_file(BUCKET, LARGE, &data.path().join(LARGE)))?;
 
-    let link = blocking(Link::create)?;
-    let mut node = Node::start(&bucket, shape.bytes() * 5 / 4, Reader::Beyond(&link)).await?;
-    let large = node.mount().await?.join(LARGE);
+    let (quota, worker, reader) = (shape.bytes() * 5 / 4, &network.workers[0], &network.clients[0]);
+    let mut fleet = Fleet::start(Source::Bucket(&bucket), quota, &network.workers, &network.clients).await?;
+    let large = fleet.mount_first().await?.join(LARGE);
     let (open, shaped, random) = blocking(|| {
         eprintln!("first pass {:.3} GB/s", load::sequential(&large)?);
-        let file = tier_file(&node.tier(), shape.large)?;
+        let file = tier_file(&fleet.workers[0].tier, shape.large)?;
         let (mut open, mut shaped, mut random) = (Pair::default(), Pair::default(), Pair::default());
         for _ in 0..runs {
-            link.shape(None)?;
+            reader.shape(None)?;
             open.ours.push(load::sequential(&large)?);
-            open.limit.push(bare::sequential(&link, &file)?);
+            open.limit.push(bare::sequential(worker, reader, &file)?);
             random.ours.push(load::latency(&large, SECONDS)?);
-            random.limit.push(bare::round_trip(&link, &file, Duration::from_secs(SECONDS.into()))?);
-            link.shape(Some(SHAPED))?;
+            random.limit.push(bare::round_trip(worker, reader, &file, Duration::from_secs(SECONDS.into()))?);
+            reader.shape(Some(SHAPED))?;
             shaped.ours.push(load::sequential(&large)?);
-            shaped.limit.push(bare::sequential(&link, &file)?);
+            shaped.limit.push(bare::sequential(worker, reader, &file)?);
         }
         eprintln!("{open:.3?} GB/s, at {SHAPED} Mbit/s {shaped:.3?} GB/s, 4 KiB at random {random:.1?} us");
         anyhow::Ok((open, shaped, random))
     })?;
-    node.unmount().await?;
+    fleet.unmount().await?;
 
     let part = |part| Goal { of_limit: Some(part), ..Goal::default() };
     Ok(vec![
@@ -67,6 +67,5 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
 }
 
 fn case(name: &'static str, unit: &'static str, pair: &Pair, better: Better, goal: Goal) -> Case {
-    let (ours, limit) = (median(pair.ours.clone()), Some(median(pair.limit.clone())));
-    Case { name, unit, ours, limit, peers: [].into(), better, goal }
+    Case::new(name, unit, better, &pair.ours, goal).limit(&pair.limit)
 }

@@ -27,7 +27,11 @@ use self::{
     readers::{Habit, Reader, Tally},
     vitals::Vitals,
 };
-use super::{Better, Case, Goal, blocking, build, programs};
+use super::{
+    blocking, build,
+    figures::{Better, Case, Goal},
+    programs,
+};
 use crate::run::root;
 
 /// Between two replaced files.
@@ -65,7 +69,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
 
 fn case(name: &'static str, unit: &'static str, ours: f64, at_most: f64) -> Case {
     let goal = Goal { at_most: Some(at_most), ..Goal::default() };
-    Case { name, unit, ours, limit: None, peers: [].into(), better: Better::Lower, goal }
+    Case::new(name, unit, Better::Lower, &[ours], goal)
 }
 
 fn state_dir() -> PathBuf {

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Context;
 
-use crate::bench::median;
+use crate::bench::figures::median;
 
 /// One process, and what it took at each look.
 pub(super) struct Vitals {
