@@ -34,10 +34,11 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     } else {
         Scale { runs: 5, cached: 8 << 30, served: 1 << 30, passes: 8 }
     };
-    let mut cases =
-        vec![memory("cost-memory", &scale, whole).await?, memory("cost-memory-small", &scale, small).await?];
-    cases.extend(cpu(&scale).await?);
-    Ok(cases)
+    // The quick part first: what is wrong shows early.
+    let cpu = cpu(&scale).await?;
+    let large = memory("cost-memory", &scale, whole).await?;
+    let small = memory("cost-memory-small", &scale, small).await?;
+    Ok([large, small].into_iter().chain(cpu).collect())
 }
 
 /// The bytes in one file.
