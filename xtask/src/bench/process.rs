@@ -20,20 +20,15 @@ pub(super) fn memory(pid: u32, name: &str) -> anyhow::Result<u64> {
     Ok(kibibytes << 10)
 }
 
-/// The process and all that it started, and what those started.
+/// The process and all that it started, and what those started. Looks at no others, which may hang in the kernel.
 pub(super) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // It may have ended meanwhile.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
-        parents.push((child, after_name(&stat)?.split(' ').nth(1).context("no parent in stat")?.parse::<u32>()?));
-    }
     let mut family = vec![pid];
-    let mut at = 0;
-    while let Some(parent) = family.get(at).copied() {
-        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
-        at += 1;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // Children are listed with the thread that started them, which may have ended meanwhile.
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            family.extend(self::family(child.parse()?)?);
+        }
     }
     Ok(family)
 }
@@ -49,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_child_belongs_to_the_family_and_uses_memory() {
-        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("300").spawn().unwrap();
         let family = family(std::process::id());
         let memory = memory(child.id(), "VmRSS");
         child.kill().unwrap();
