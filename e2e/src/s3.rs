@@ -73,9 +73,18 @@ impl SeaweedFs {
 
     /// Bytes of objects of `bucket` that were read, as the server itself counts: neither listings nor headers. Blocks.
     pub fn object_bytes(&self, bucket: &str) -> Result<u64> {
+        Ok(object_bytes_of(bucket, &self.metrics()?))
+    }
+
+    /// Listings of `bucket` that were answered, as the server itself counts. Blocks.
+    pub fn lists(&self, bucket: &str) -> Result<u64> {
+        Ok(lists_of(bucket, &self.metrics()?))
+    }
+
+    fn metrics(&self) -> Result<String> {
         let mut command = Command::new(tools::debian("curl", "curl")?);
         command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.metrics)]);
-        Ok(object_bytes_of(bucket, &tools::output(&mut command)?))
+        tools::output(&mut command)
     }
 
     /// Lets the readers' traffic flow, wait or break.
@@ -98,6 +107,22 @@ impl SeaweedFs {
     /// As [`Self::put`], from a file.
     pub fn put_file(&self, bucket: &str, key: &str, file: &Path) -> Result<()> {
         curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))])
+    }
+
+    /// Stores empty objects, many at a time; not counted. Keys as for [`Self::put`]. Blocks.
+    pub fn put_empty(&self, bucket: &str, keys: impl IntoIterator<Item = String>) -> Result<()> {
+        let empty = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        let list = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        let file = empty.path().display();
+        let lines = keys.into_iter().map(|key| {
+            format!(
+                "upload-file = \"{file}\"\nurl = \"{}\"\noutput = /dev/null\n",
+                self.url(&format!("{bucket}/{key}"))
+            )
+        });
+        std::fs::write(list.path(), lines.collect::<String>())?;
+        let list = list.path().display().to_string();
+        curl(&["--parallel", "--parallel-max", "32", "--fail-early", "--config", &list].map(String::from))
     }
 
     /// Removes an object. Blocks.
@@ -128,7 +153,15 @@ fn object_bytes_of(bucket: &str, metrics: &str) -> u64 {
     value.unwrap_or(0.0) as u64
 }
 
-/// Sends one signed request.
+/// The same for listings.
+fn lists_of(bucket: &str, metrics: &str) -> u64 {
+    let wanted = [format!("bucket=\"{bucket}\""), "type=\"LIST\"".into()];
+    let series = metrics.lines().filter_map(|line| line.strip_prefix("SeaweedFS_s3_request_total{")?.split_once("} "));
+    let lists = series.filter(|(labels, _)| wanted.iter().all(|label| labels.split(',').any(|have| have == label)));
+    lists.filter_map(|(_, value)| value.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+/// Sends signed requests.
 fn curl(args: &[String]) -> Result<()> {
     let user = format!("{}:{}", SeaweedFs::ACCESS_KEY, SeaweedFs::SECRET_KEY);
     let sign = format!("aws:amz:{REGION}:s3");
@@ -176,14 +209,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_bytes_of_objects_of_the_bucket_count() {
+    fn only_what_is_of_the_bucket_counts() {
         let metrics = concat!(
             "# TYPE SeaweedFS_s3_bucket_traffic_sent_bytes_total counter\n",
             "SeaweedFS_s3_bucket_traffic_sent_bytes_total{bucket=\"a\"} 1.00001e+06\n",
             "SeaweedFS_s3_bucket_traffic_sent_bytes_total{bucket=\"ab\"} 9\n",
             "SeaweedFS_s3_bucket_traffic_received_bytes_total{bucket=\"a\"} 7\n",
             "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"GET\"} 3\n",
+            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"200\",type=\"LIST\"} 40\n",
+            "SeaweedFS_s3_request_total{bucket=\"a\",code=\"404\",type=\"LIST\"} 2\n",
+            "SeaweedFS_s3_request_total{bucket=\"ab\",code=\"200\",type=\"LIST\"} 5\n",
         );
+        assert_eq!(["a", "ab", "b"].map(|bucket| lists_of(bucket, metrics)), [42, 5, 0]);
         assert_eq!(["a", "ab", "b"].map(|bucket| object_bytes_of(bucket, metrics)), [1_000_010, 9, 0]);
     }
 }

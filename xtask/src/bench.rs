@@ -12,6 +12,7 @@ mod fleet;
 mod hundred;
 mod load;
 mod local;
+mod metadata;
 mod peers;
 mod process;
 mod remote;
@@ -54,6 +55,8 @@ enum Suite {
     Hundred,
     /// Hit ratios of a tier that is smaller than what is read.
     Evict,
+    /// Names and attributes of a tree of many objects.
+    Metadata,
     /// Memory and processors' time.
     Cost,
     /// Half an hour of reads while files are replaced and a worker dies: wrong bytes, and what grows.
@@ -70,6 +73,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Suite::Scale => ("scale", runtime.block_on(scale::run(options.quick))?),
         Suite::Hundred => ("hundred", runtime.block_on(hundred::run(options.quick))?),
         Suite::Evict => ("evict", evict::run(options.quick)?),
+        Suite::Metadata => ("metadata", runtime.block_on(metadata::run(options.quick))?),
         Suite::Cost => ("cost", runtime.block_on(cost::run(options.quick))?),
         Suite::Soak => ("soak", runtime.block_on(soak::run(options.quick))?),
     };

@@ -16,12 +16,7 @@ const CONTENT: &str = "read through the mount";
 pub(super) async fn first_publishes(runs: usize) -> anyhow::Result<Vec<f64>> {
     let server = S3Server::start(S3Options::default()).await?;
     server.put("data", "file", CONTENT)?;
-    let bucket = Bucket {
-        endpoint: server.endpoint(),
-        name: "data".into(),
-        access_key: server.access_key().into(),
-        secret_key: server.secret_key().into(),
-    };
+    let bucket = Bucket::of(&server, "data");
     let mut seconds = Vec::new();
     for _ in 0..runs {
         seconds.push(first_publish(Fleet::here(Source::Bucket(&bucket), 64 << 20).await?).await?);

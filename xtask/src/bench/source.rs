@@ -3,6 +3,7 @@
 use std::{net::TcpListener, path::Path};
 
 use penstock_e2e::s3::SeaweedFs;
+use penstock_testkit::s3::S3Server;
 use serde_json::{Value, json};
 
 use super::fleet::Place;
@@ -26,6 +27,16 @@ impl Bucket {
             access_key: SeaweedFs::ACCESS_KEY.into(),
             secret_key: SeaweedFs::SECRET_KEY.into(),
         })
+    }
+
+    /// One of the server inside this process.
+    pub(super) fn of(server: &S3Server, name: &str) -> Self {
+        Self {
+            endpoint: server.endpoint(),
+            name: name.into(),
+            access_key: server.access_key().into(),
+            secret_key: server.secret_key().into(),
+        }
     }
 }
 
