@@ -3,16 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_ufs::UfsError;
-use penstock_wire::message::Kind;
+use penstock_wire::message::{Entry, Failure, Kind};
 use tokio::time::{Instant, sleep};
 
-use crate::{members::Members, metadata::View, source::Source};
+use crate::{members::Members, metadata::View};
 
 const TICK: Duration = Duration::from_secs(2);
 /// Between walks that succeed, at least; a static Dataset is walked once per configuration.
 const INTERVAL: Duration = Duration::from_mins(10);
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
+/// Entries asked for at once.
+const PAGE: u32 = 8000;
 /// Between two directories, so that a walk is never what a UFS notices.
 const BREATH: Duration = Duration::from_millis(2);
 
@@ -45,7 +46,7 @@ impl Census {
                 *self.count.lock() = None;
                 walked = None;
             } else if due {
-                let next = match walk(&view).await {
+                let next = match walk(&view, members).await {
                     Ok(count) => {
                         *self.count.lock() = Some(count);
                         view.revalidate().map(|interval| interval.max(INTERVAL))
@@ -61,32 +62,49 @@ impl Census {
     }
 }
 
-async fn walk(view: &View) -> Result<Count, UfsError> {
+/// Asks each directory's owner, so that nobody lists what is listed already.
+async fn walk(view: &View, members: &Members) -> Result<Count, Failure> {
     let mut count = Count::default();
-    for source in view.namespace.mounts() {
-        walk_mount(source, &mut count).await?;
+    let mut directories = vec![Vec::new()];
+    while let Some(directory) = directories.pop() {
+        match walk_directory(view, members, &directory, &mut count).await {
+            Ok(below) => directories.extend(below),
+            // Removed meanwhile, or an empty bucket.
+            Err(Failure::NotFound | Failure::NotADirectory) => {}
+            Err(failure) => return Err(failure),
+        }
+        sleep(BREATH).await;
     }
     Ok(count)
 }
 
-async fn walk_mount(source: &Source, count: &mut Count) -> Result<(), UfsError> {
-    let mut directories = vec![Vec::new()];
-    while let Some(directory) = directories.pop() {
-        let visited = source.visit(&directory, |entry| match entry.status.kind {
-            Kind::File => {
-                count.bytes += entry.status.size;
-                count.files += 1;
+/// Counts the files of one directory; the directories in it.
+async fn walk_directory(
+    view: &View,
+    members: &Members,
+    directory: &[u8],
+    count: &mut Count,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    let (mut below, mut after) = (Vec::new(), None);
+    loop {
+        let (entries, more) = match members.ask_listing(directory, after.as_deref(), PAGE).await {
+            Some(page) => page,
+            None => view.list(directory, after.as_deref(), PAGE).await?.value,
+        };
+        after = entries.last().map(Entry::listing_key);
+        for Entry { name, attr } in entries {
+            match attr.kind {
+                Kind::File => {
+                    count.bytes += attr.size;
+                    count.files += 1;
+                }
+                Kind::Directory if directory.is_empty() => below.push(name),
+                Kind::Directory => below.push([directory, b"/", &name].concat()),
+                Kind::Symlink => {}
             }
-            Kind::Directory if directory.is_empty() => directories.push(entry.name),
-            Kind::Directory => directories.push([&directory, &b"/"[..], &entry.name].concat()),
-            Kind::Symlink => {}
-        });
-        match visited.await {
-            // Removed meanwhile, or an empty bucket.
-            Err(UfsError::NotFound | UfsError::NotADirectory) => {}
-            visited => visited?,
         }
-        sleep(BREATH).await;
+        if !more || after.is_none() {
+            return Ok(below);
+        }
     }
-    Ok(())
 }

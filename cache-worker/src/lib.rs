@@ -4,6 +4,7 @@
 //! play together.
 
 mod census;
+mod changes;
 mod config;
 mod fill;
 mod handover;
@@ -11,6 +12,7 @@ mod heat;
 mod http;
 mod locals;
 mod members;
+mod memory;
 mod metadata;
 mod metrics;
 mod namespace;

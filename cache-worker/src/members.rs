@@ -4,10 +4,10 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use penstock_placement::{Member, MemberList};
+use penstock_placement::{Member, MemberList, PlacementKey};
 use penstock_wire::{
     Address, CallError, Pool,
-    message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach, Request, Response},
+    message::{EXTENT, Entry, Failure, Object, ObjectKey, Pattern, Reach, Request, Response},
 };
 use tokio::{
     sync::watch,
@@ -151,6 +151,21 @@ impl Members {
             .filter(|member| !self.is_me(member) && !sick.contains_key(&member.id))
             .cloned()
             .collect()
+    }
+
+    /// A page of a directory from its owner; `None` when that is this worker, or does not answer.
+    pub(crate) async fn ask_listing(
+        &self,
+        directory: &[u8],
+        after: Option<&[u8]>,
+        limit: u32,
+    ) -> Option<(Vec<Entry>, bool)> {
+        let owner = self.list().owner(PlacementKey::directory(directory)).filter(|owner| !self.is_me(owner))?.clone();
+        let request = Request::List { path: directory.to_vec(), after: after.map(<[u8]>::to_vec), limit };
+        match self.pool.call(&Address::Tcp(owner.addr), request).await {
+            Ok(Response::Entries { entries, more, .. }) => Some((entries, more)),
+            _ => None,
+        }
     }
 
     /// Bytes that `holder` has, or gets when `reach` lets it, or why it gives none.

@@ -11,12 +11,6 @@ pub(crate) struct Place<'a, M> {
     pub(crate) overlay: BTreeSet<&'a [u8]>,
 }
 
-impl<M> Place<'_, M> {
-    pub(crate) fn exists_at_all(&self) -> bool {
-        self.mount.is_some() || !self.overlay.is_empty()
-    }
-}
-
 /// Mounts by their paths; the longest path wins.
 #[derive(Debug)]
 pub(crate) struct Namespace<M> {

@@ -93,6 +93,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     };
     let overdue = async {
         shutdown.cancelled().await;
+        worker.changes.close();
         sleep(GRACE).await;
     };
     tokio::select! {

@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{
+    FutureExt, Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use parking_lot::Mutex;
-use penstock_ufs::{ListedEntry, OpenMount, Status, Ufs, UfsError};
+use penstock_ufs::{ListedPage, OpenMount, Status, Ufs, UfsError};
 use penstock_wire::message::{Failure, MountHealth, MountTrouble, TroubleKind, Version};
 use tokio::{
     sync::Semaphore,
@@ -52,26 +55,34 @@ impl Source {
         self.attempt("stat", || ufs.stat(path)).await
     }
 
-    pub(crate) async fn list(&self, path: &[u8]) -> Result<Vec<ListedEntry>, UfsError> {
-        let ufs = self.ufs()?;
-        self.attempt("list", || async {
-            let mut entries = Vec::new();
-            let mut pages = ufs.list(path);
-            while let Some(page) = pages.next().await {
-                entries.append(&mut page?);
-            }
-            Ok(entries)
+    /// The pages of a directory. The first is tried again when it fails; who has seen pages begins anew by himself.
+    pub(crate) fn list<'a>(
+        &'a self,
+        path: &'a [u8],
+    ) -> impl Stream<Item = Result<ListedPage, UfsError>> + Send + use<'a> {
+        stream::try_unfold(None, async move |pages: Option<BoxStream<'a, _>>| {
+            let (page, pages) = match pages {
+                None => self.first_page(path).await?,
+                Some(mut pages) => {
+                    let next = pages.next();
+                    let page = self.try_once("list", || next.map(Option::transpose)).await?;
+                    (page, pages)
+                }
+            };
+            Ok(page.map(|page| (page, Some(pages))))
         })
-        .await
     }
 
-    /// Shows every entry of a directory to `see`, page by page, without keeping them. Not tried again when it fails.
-    pub(crate) async fn visit(&self, path: &[u8], mut see: impl FnMut(ListedEntry)) -> Result<(), UfsError> {
-        let mut pages = self.ufs()?.list(path);
-        while let Some(page) = pages.next().await {
-            page?.into_iter().for_each(&mut see);
-        }
-        Ok(())
+    async fn first_page<'a>(
+        &'a self,
+        path: &'a [u8],
+    ) -> Result<(Option<ListedPage>, BoxStream<'a, Result<ListedPage, UfsError>>), UfsError> {
+        let ufs = self.ufs()?;
+        self.attempt("list", || async {
+            let mut pages = ufs.list(path);
+            Ok((pages.next().await.transpose()?, pages))
+        })
+        .await
     }
 
     pub(crate) async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, UfsError> {

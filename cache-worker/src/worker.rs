@@ -23,12 +23,14 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::{
     census::Census,
+    changes::{Change, Changes, Since},
     config::{Loaded, MountSpec},
     fill::{Fills, Upstream, locate},
     handover::Drains,
     heat::Heat,
     locals::Locals,
     members::Members,
+    memory,
     metadata::View,
     metrics::{Metrics, Operation, medium_name},
     namespace::Namespace,
@@ -47,6 +49,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) census: Census,
+    pub(crate) changes: Arc<Changes>,
     heat: Heat,
     locals: Arc<Locals>,
     config: RwLock<Arc<WorkerConfig>>,
@@ -57,7 +60,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(loaded: &Loaded, store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
-        let view = view(loaded, &HashMap::new(), &metrics);
+        let changes = Arc::<Changes>::default();
+        let view = view(loaded, &HashMap::new(), &metrics, &changes);
         let upstream = Upstream { members: members.clone(), view: RwLock::new(Arc::new(view)) };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
         Self {
@@ -68,6 +72,7 @@ impl Worker {
             config: RwLock::new(Arc::new(loaded.config.clone())),
             pins: Arc::default(),
             census: Census::default(),
+            changes,
             heat: Heat::new(Instant::now()),
             store,
             members,
@@ -81,7 +86,8 @@ impl Worker {
         if loaded.config.tiers != self.config.read().tiers {
             tracing::warn!("changed tiers take effect when the worker starts again");
         }
-        *self.fills.origin().view.write() = Arc::new(view(loaded, &kept, &self.metrics));
+        *self.fills.origin().view.write() = Arc::new(view(loaded, &kept, &self.metrics, &self.changes));
+        self.changes.note_all();
         *self.config.write() = Arc::new(loaded.config.clone());
         if let Some(list) = &loaded.members {
             self.members.adopt(list.clone());
@@ -104,10 +110,20 @@ impl Worker {
     async fn answer(&self, request: Request) -> Result<Reply, Failure> {
         Ok(match request {
             Request::Describe => Response::Description(self.describe()).into(),
-            Request::Stat { path } => Response::Attr(self.view().stat(&path).await?).into(),
+            Request::Stat { path } => {
+                let view = self.view();
+                let told = view.stat(&path).await?;
+                Response::Attr { age_ms: view.age_ms(&told), attr: told.value }.into()
+            }
             Request::List { path, after, limit } => {
-                let (entries, more) = self.view().list(&path, after.as_deref(), limit).await?;
-                Response::Entries { entries, more }.into()
+                let view = self.view();
+                let told = view.list(&path, after.as_deref(), limit).await?;
+                let (age_ms, (entries, more)) = (view.age_ms(&told), told.value);
+                Response::Entries { entries, more, age_ms }.into()
+            }
+            Request::Changes { since } => {
+                let Since { next, changes } = self.changes.since(since).await?;
+                Response::Changes { next, changes }.into()
             }
             Request::ReadLink { path } => Response::Target(self.view().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
@@ -223,6 +239,7 @@ impl Worker {
     /// The directory's owner may be another worker, and so may whoever stood in for it.
     fn forget_everywhere(&self, path: Vec<u8>) {
         self.view().forget(&path);
+        self.changes.note([Change::Entry(path.clone())]);
         let members = self.members.clone();
         tokio::spawn(async move { members.spread_forget(&path).await });
     }
@@ -312,6 +329,7 @@ fn operation(request: &Request) -> &'static str {
         Request::Describe => "describe",
         Request::Stat { .. } => "stat",
         Request::List { .. } => "list",
+        Request::Changes { .. } => "changes",
         Request::ReadLink { .. } => "read_link",
         Request::Read { reach: Reach::Ufs, .. } => "read",
         Request::Read { reach: Reach::Owner, .. } => "read_as_owner",
@@ -325,11 +343,12 @@ fn operation(request: &Request) -> &'static str {
     }
 }
 
-fn view(loaded: &Loaded, kept: &HashMap<String, Arc<Source>>, metrics: &Arc<Metrics>) -> View {
+fn view(loaded: &Loaded, kept: &HashMap<String, Arc<Source>>, metrics: &Arc<Metrics>, changes: &Arc<Changes>) -> View {
     let open = |spec: &MountSpec| match kept.get(&spec.path).filter(|source| source.spec == *spec) {
         Some(source) => source.clone(),
         None => Arc::new(Source::open(spec.clone(), metrics.clone())),
     };
     let mounts = loaded.mounts.iter().map(|spec| (spec.path.clone().into_bytes(), open(spec)));
-    View::new(Namespace::new(mounts), loaded.config.revalidate_ms.map(Duration::from_millis))
+    let revalidate = loaded.config.revalidate_ms.map(Duration::from_millis);
+    View::new(Namespace::new(mounts), revalidate, memory::for_listings(&loaded.config.tiers), changes.clone())
 }

@@ -12,7 +12,9 @@ use futures::future::join_all;
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError,
-    message::{Attr, EXTENT, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, TroubleKind},
+    message::{
+        Attr, EXTENT, Entry, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, TroubleKind,
+    },
 };
 use tokio::time::sleep;
 
@@ -33,18 +35,18 @@ impl Fleet {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let key = PlacementKey::directory(parent.as_bytes());
         match self.ask(key, Request::Stat { path: path.into() }).await? {
-            Response::Attr(attr) => Ok(attr),
+            Response::Attr { attr, .. } => Ok(attr),
             other => panic!("{other:?}"),
         }
     }
 
     async fn names(&self, path: &str) -> Result<Vec<String>, Failure> {
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut after): (Vec<String>, _) = (Vec::new(), None);
         loop {
-            let after = names.last().map(|name| name.clone().into_bytes());
             let request = Request::List { path: path.into(), after, limit: 3 };
             match self.ask(PlacementKey::directory(path.as_bytes()), request).await? {
-                Response::Entries { entries, more } => {
+                Response::Entries { entries, more, .. } => {
+                    after = entries.last().map(Entry::listing_key);
                     names.extend(entries.into_iter().map(|entry| String::from_utf8(entry.name).unwrap()));
                     if !more {
                         return Ok(names);

@@ -4,7 +4,7 @@ use std::{fs::File, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use penstock_wire::message::{Attr, Entry, Object, Pattern};
+use penstock_wire::message::{Attr, Change, Entry, Object, Pattern};
 use rustix::io::Errno;
 
 /// What a mount must know of its Dataset.
@@ -17,12 +17,29 @@ pub struct Facts {
     pub gid: u32,
 }
 
-/// One page of a directory, in byte order of the names.
+/// One page of a directory, in the order of [`penstock_wire::message::listing_key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     pub entries: Vec<Entry>,
     /// Whether there are entries after the last of these.
     pub more: bool,
+    /// How long ago it was so.
+    pub age: Duration,
+}
+
+/// Attributes, and how long ago they were these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub attr: Attr,
+    pub age: Duration,
+}
+
+/// What workers have found not to be as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    Here(Vec<Change>),
+    /// Some of it was missed: it may be anywhere.
+    Anywhere,
 }
 
 /// A read-only descriptor of a complete cached file, from which nothing is taken away while the descriptor is open.
@@ -36,9 +53,9 @@ pub trait Backend: Send + Sync + 'static {
     /// `None` until a worker has told.
     fn facts(&self) -> Option<Facts>;
 
-    async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError>;
+    async fn stat(&self, path: &[u8]) -> Result<Told, ReadError>;
 
-    /// Entries after the name `after`, at most `limit` of them.
+    /// Entries after the key `after`, at most `limit` of them.
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError>;
 
     async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, ReadError>;
@@ -48,6 +65,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The cached file of an object that a worker on this node has whole.
     async fn open_local(&self, object: &Object) -> Option<LocalFile>;
+
+    /// Waits until something is found to have changed; for ever where nobody tells.
+    async fn changed(&self) -> Changed {
+        std::future::pending().await
+    }
 }
 
 /// Why there is no answer. `Clone`, because one flight may have many waiters.

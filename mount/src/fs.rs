@@ -6,6 +6,7 @@ mod dir;
 mod file;
 mod handles;
 pub mod inode;
+mod invalidation;
 mod lookup;
 mod names;
 pub mod stream;
@@ -15,7 +16,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use penstock_wire::message::{Attr, Kind};
 use rustix::io::Errno;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
 use self::{
     blocks::{OpenObject, OpenObjects},
@@ -27,10 +31,11 @@ use self::{
 pub use self::{
     file::{OpenFile, Opened},
     inode::{Node, ROOT},
+    invalidation::Invalidation,
     lookup::Found,
 };
 use crate::{
-    backend::{Backend, Facts, ReadError},
+    backend::{Backend, Facts, ReadError, Told},
     journal::{Journal, Key, Record, Records},
     spec::Tuning,
 };
@@ -81,6 +86,8 @@ pub struct FileSystem {
     neighbours: Mutex<VecDeque<Arc<OpenObject>>>,
     reads: Semaphore,
     journal: Arc<Journal>,
+    /// Who tells the kernel, if anyone does.
+    kernel: Mutex<Option<mpsc::UnboundedSender<Invalidation>>>,
     tuning: Tuning,
 }
 
@@ -94,7 +101,7 @@ impl FileSystem {
         let mounted = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as i64);
         let root = Attr { kind: Kind::Directory, size: 0, mtime_ns: mounted, mode: 0o755, object: None };
         let this = Self {
-            inodes: Mutex::new(Inodes::new(root, Instant::now())),
+            inodes: Mutex::new(Inodes::new(&root, Instant::now())),
             names: Arc::default(),
             files: Handles::default(),
             dirs: Handles::default(),
@@ -102,6 +109,7 @@ impl FileSystem {
             neighbours: Mutex::default(),
             reads: Semaphore::new(READS_AT_ONCE),
             journal,
+            kernel: Mutex::default(),
             backend,
             tuning,
         };
@@ -114,13 +122,14 @@ impl FileSystem {
         for (key, record) in records {
             match (key, record) {
                 (Key::Directory(ino), Record::Directory { path, attr }) => {
-                    self.inodes.lock().restore(*ino, path, attr.clone(), now);
+                    self.inodes.lock().restore(*ino, path, attr, now);
                 }
                 (Key::File(handle), Record::File { ino, path, attr }) => {
-                    self.reopen(*handle, self.inodes.lock().restore(*ino, path, attr.clone(), now));
+                    self.inodes.lock().restore(*ino, path, attr, now).opens += 1;
+                    self.reopen(*handle, *ino, inode::object_of(path, attr));
                 }
                 (Key::Reading(handle), Record::Reading { ino }) => {
-                    let path = self.inodes.lock().get(*ino).map(|node| node.path.clone());
+                    let path = self.inodes.lock().get(*ino).map(|node| node.path);
                     if let Some(path) = path {
                         self.dirs.restore(*handle, OpenDir { ino: *ino, path, state: tokio::sync::Mutex::default() });
                     }
@@ -207,7 +216,7 @@ impl FileSystem {
             }
             for entry in rest {
                 at += 1;
-                if nameable(&entry.name) && !self.hand_over(&dir, entry, at + 2, plus, &mut take) {
+                if nameable(&entry.name) && !self.hand_over(&dir, entry, stretch.since, at + 2, plus, &mut take) {
                     return Ok(());
                 }
             }
@@ -218,6 +227,7 @@ impl FileSystem {
         &self,
         dir: &OpenDir,
         entry: &penstock_wire::message::Entry,
+        since: Instant,
         next: u64,
         plus: bool,
         take: &mut impl FnMut(DirEntry<'_>) -> bool,
@@ -228,7 +238,8 @@ impl FileSystem {
             let ino = self.inodes.lock().slot(&path, &entry.attr);
             return take(DirEntry { name: &entry.name, kind, ino, next, stat: None });
         }
-        let stat = self.remember(&path, entry.attr.clone(), self.ttl(kind));
+        let ttl = self.ttl(kind).saturating_sub(since.elapsed());
+        let stat = self.remember(&path, entry.attr.clone(), ttl);
         let ino = stat.ino;
         let taken = take(DirEntry { name: &entry.name, kind, ino, next, stat: Some(stat) });
         if !taken {
@@ -241,7 +252,7 @@ impl FileSystem {
         let node = {
             let inodes = self.inodes.lock();
             let node = if name == b"." { inodes.get(dir.ino) } else { inodes.find(parent(&dir.path)) };
-            node.or_else(|| inodes.get(ROOT)).cloned()
+            node.or_else(|| inodes.get(ROOT))
         };
         let ino = node.as_ref().map_or(ROOT, |node| node.ino);
         let stat = node.filter(|_| plus).map(|node| self.stat_of(&node));
@@ -253,14 +264,14 @@ impl FileSystem {
         let asked = self.backend.stat(&node.path);
         let answer = if node.ino == ROOT {
             match tokio::time::timeout(ROOT_PATIENCE, asked).await {
-                Ok(Ok(attr)) if attr.kind == Kind::Directory => Ok(attr),
+                Ok(Ok(told)) if told.attr.kind == Kind::Directory => Ok(told),
                 // Whatever is wrong: a mount point must be able to be looked at, and to be unmounted.
                 _ => return Ok(()),
             }
         } else {
             asked.await
         };
-        let attr = answer.map_err(|error| {
+        let Told { attr, age } = answer.map_err(|error| {
             self.distrust(&node.path);
             refuse("getattr", &node.path, &error)
         })?;
@@ -268,11 +279,10 @@ impl FileSystem {
             self.distrust(&node.path);
             return Err(Errno::STALE);
         }
-        node.fresh_until = Instant::now() + self.ttl(attr.kind);
+        node.fresh_until = Instant::now() + self.ttl(attr.kind).saturating_sub(age);
         node.attr = attr;
         if let Some(kept) = self.inodes.lock().get_mut(node.ino) {
-            kept.attr.clone_from(&node.attr);
-            kept.fresh_until = node.fresh_until;
+            kept.renew(&node.attr, node.fresh_until);
         }
         Ok(())
     }
@@ -280,9 +290,9 @@ impl FileSystem {
     fn remember(&self, path: &[u8], attr: Attr, ttl: Duration) -> Stat {
         let ino = {
             let mut inodes = self.inodes.lock();
-            let unknown = inodes.find(path).is_none();
-            let ino = inodes.remember(path, attr.clone(), Instant::now() + ttl);
-            if unknown && attr.kind == Kind::Directory {
+            let unknown = attr.kind == Kind::Directory && inodes.find(path).is_none();
+            let ino = inodes.remember(path, &attr, Instant::now() + ttl);
+            if unknown {
                 self.journal.put(Key::Directory(ino), Record::Directory { path: path.to_vec(), attr: attr.clone() });
             }
             ino
@@ -293,7 +303,7 @@ impl FileSystem {
 
     /// A number that we do not know was forgotten, or comes from another life of the mount.
     fn node(&self, ino: u64) -> Result<Node, Errno> {
-        self.inodes.lock().get(ino).cloned().ok_or(Errno::STALE)
+        self.inodes.lock().get(ino).ok_or(Errno::STALE)
     }
 
     fn stat_of(&self, node: &Node) -> Stat {

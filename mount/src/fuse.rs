@@ -22,12 +22,12 @@ use std::{
     thread,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::mpsc::UnboundedReceiver};
 
 pub use self::session::{Agreement, SessionError};
 use self::{device::Device, dispatch::Dispatcher, passthrough::Backings};
 use crate::{
-    fs::FileSystem,
+    fs::{FileSystem, Invalidation},
     journal::{Journal, Key, Record, Records},
     kernel,
     spec::Passthrough,
@@ -48,6 +48,7 @@ pub struct Options {
 /// A session whose beginning is over: the mount can be used.
 pub struct Served {
     dispatcher: Dispatcher,
+    invalidations: UnboundedReceiver<Invalidation>,
 }
 
 /// Ends a mount that this process made, from any thread.
@@ -86,7 +87,8 @@ impl Served {
         }
         let backings = Arc::new(Backings::new(agreement.passthrough, journal, records));
         let (in_flight, waiting) = (Arc::default(), Arc::default());
-        Ok(Self { dispatcher: Dispatcher { device, fs, runtime, backings, in_flight, waiting } })
+        let invalidations = fs.invalidations();
+        Ok(Self { dispatcher: Dispatcher { device, fs, runtime, backings, in_flight, waiting }, invalidations })
     }
 
     /// Mounts at `dir`.
@@ -113,6 +115,13 @@ impl Served {
 
     /// Until the file system is unmounted. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
+        let device = self.dispatcher.device.clone();
+        let mut invalidations = self.invalidations;
+        thread::Builder::new().name("fuse-notify".into()).spawn(move || {
+            while let Some(Invalidation { parent, name }) = invalidations.blocking_recv() {
+                device.forget_entry(parent, &name);
+            }
+        })?;
         let dispatcher = &self.dispatcher;
         thread::scope(|scope| {
             let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(|| dispatcher.run())).collect();

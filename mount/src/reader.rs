@@ -4,6 +4,7 @@
 //! list comes from any worker that answers and is renewed whenever an answer names a newer one. A worker that fails to
 //! answer is asked last until it shows signs of life again.
 
+mod changes;
 mod health;
 mod holders;
 mod loads;
@@ -25,7 +26,7 @@ use parking_lot::RwLock;
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError, Credential, Pool,
-    message::{Attr, Description, Failure, Object, Pattern, Request, Response, Role},
+    message::{Description, Failure, Object, Pattern, Request, Response, Role},
 };
 use tokio::{
     sync::Mutex,
@@ -34,10 +35,11 @@ use tokio::{
 };
 
 use self::{
-    health::Health, holders::Holders, loads::Loads, local::LocalWorkers, read::Read, stragglers::Stragglers, view::View,
+    changes::Changes, health::Health, holders::Holders, loads::Loads, local::LocalWorkers, read::Read,
+    stragglers::Stragglers, view::View,
 };
 use crate::{
-    backend::{Backend, Facts, Listing, LocalFile, ReadError},
+    backend::{Backend, Changed, Facts, Listing, LocalFile, ReadError, Told},
     fs::parent,
     spec::Tuning,
 };
@@ -51,7 +53,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// All workers of one Dataset.
 pub struct Cluster {
-    pool: Pool,
+    pool: Arc<Pool>,
     endpoints: Vec<Address>,
     view: RwLock<Arc<View>>,
     /// Taken by who asks for a newer view: the others wait for the same answer.
@@ -63,7 +65,8 @@ pub struct Cluster {
     local: Option<LocalWorkers>,
     patience: Duration,
     probe_after: Duration,
-    watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    changes: Changes,
+    watchers: parking_lot::Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What workers are asked.
@@ -91,7 +94,7 @@ impl Cluster {
         tuning: &Tuning,
     ) -> Arc<Self> {
         let cluster = Arc::new(Self {
-            pool: Pool::new(Role::Client, key, dataset),
+            pool: Arc::new(Pool::new(Role::Client, key, dataset)),
             endpoints,
             view: RwLock::default(),
             renewing: Mutex::default(),
@@ -102,10 +105,11 @@ impl Cluster {
             local: socket_dir.map(LocalWorkers::new),
             patience: Duration::from_millis(tuning.patience_ms),
             probe_after: Duration::from_millis(tuning.probe_after_ms),
-            watcher: parking_lot::Mutex::default(),
+            changes: Changes::default(),
+            watchers: parking_lot::Mutex::default(),
         });
-        let watcher = tokio::spawn(follow(Arc::downgrade(&cluster)));
-        *cluster.watcher.lock() = Some(watcher);
+        let listen = changes::listen(Arc::downgrade(&cluster));
+        *cluster.watchers.lock() = vec![tokio::spawn(follow(Arc::downgrade(&cluster))), tokio::spawn(listen)];
         cluster
     }
 
@@ -253,7 +257,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(watcher) = self.watcher.get_mut().take() {
+        for watcher in self.watchers.get_mut() {
             watcher.abort();
         }
     }
@@ -309,9 +313,10 @@ fn setback(failure: Failure) -> Setback {
 fn kind_of(response: &Response) -> &'static str {
     match response {
         Response::Description(_) => "a description",
-        Response::Attr(_) => "attributes",
+        Response::Attr { .. } => "attributes",
         Response::Entries { .. } => "entries",
         Response::Target(_) => "a target",
+        Response::Changes { .. } => "changes",
         Response::Data(_) | Response::SharedData { .. } => "data",
         Response::Descriptor => "a descriptor",
         Response::Stats(_) => "numbers",
@@ -332,10 +337,10 @@ impl Backend for Workers {
         self.0.view().facts
     }
 
-    async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
+    async fn stat(&self, path: &[u8]) -> Result<Told, ReadError> {
         let key = PlacementKey::directory(parent(path));
         match self.0.ask(Question::Name(key, Request::Stat { path: path.to_vec() })).await? {
-            Response::Attr(attr) => Ok(attr),
+            Response::Attr { attr, age_ms } => Ok(Told { attr, age: Duration::from_millis(age_ms) }),
             other => Err(surprised(&other)),
         }
     }
@@ -343,7 +348,9 @@ impl Backend for Workers {
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
         let request = Request::List { path: path.to_vec(), after: after.map(<[u8]>::to_vec), limit };
         match self.0.ask(Question::Name(PlacementKey::directory(path), request)).await? {
-            Response::Entries { entries, more } => Ok(Listing { entries, more }),
+            Response::Entries { entries, more, age_ms } => {
+                Ok(Listing { entries, more, age: Duration::from_millis(age_ms) })
+            }
             other => Err(surprised(&other)),
         }
     }
@@ -368,5 +375,9 @@ impl Backend for Workers {
 
     async fn open_local(&self, object: &Object) -> Option<LocalFile> {
         self.0.local.as_ref()?.open(&self.0.pool, object).await
+    }
+
+    async fn changed(&self) -> Changed {
+        self.0.changes.next().await
     }
 }

@@ -167,6 +167,7 @@ fn resume(spec: &MountSpec, journal: Arc<Journal>, records: &Records) -> anyhow:
     let endpoints = spec.endpoints.iter().map(|e| Address::Tcp(e.clone())).collect();
     let cluster = Cluster::start(&spec.dataset, key, endpoints, spec.socket_dir.clone(), &spec.tuning);
     let fs = Arc::new(FileSystem::resume(Arc::new(Workers(cluster)), spec.tuning.clone(), journal, records));
+    tokio::spawn(FileSystem::follow(Arc::downgrade(&fs)));
     let swept = Arc::downgrade(&fs);
     tokio::spawn(async move {
         while let Some(fs) = swept.upgrade() {

@@ -101,7 +101,7 @@ async fn facts_names_links_and_listings_come_through() {
     let (workers, object) = some(2).await;
     workers.backend.add_link(b"link", b"dir/file");
     let (_, reader) = connect(&workers, &quick(5000));
-    let attr = reader.stat(b"dir/file").await.unwrap();
+    let attr = reader.stat(b"dir/file").await.unwrap().attr;
     assert_eq!(attr.object, Some((object.key, object.version)));
     assert_eq!(reader.facts().map(|f| (f.revalidate, f.uid, f.gid)), Some((None, 1, 2)));
     assert_eq!(reader.read_link(b"link").await.unwrap(), b"dir/file");

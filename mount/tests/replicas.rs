@@ -51,8 +51,8 @@ impl Rig {
     async fn put(&self, name: &str, content: &Bytes) -> Object {
         self.fleet.s3.put("data", name, content.clone()).unwrap();
         let attr = self.readers[0].stat(name.as_bytes()).await.unwrap();
-        let (key, version) = attr.object.unwrap();
-        Object { key, path: name.into(), version, size: attr.size }
+        let (key, version) = attr.attr.object.unwrap();
+        Object { key, path: name.into(), version, size: attr.attr.size }
     }
 
     async fn served(&self) -> Vec<u64> {

@@ -81,10 +81,9 @@ impl<V: Clone> Cells<V> {
         answer.result.clone()
     }
 
-    /// The answer, if there is a good one.
-    pub(super) fn peek(&self, path: &[u8]) -> Option<Result<V, Failure>> {
-        let cell = self.map.lock().cells.get(path).filter(|cell| cell.usable())?.clone();
-        cell.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
+    /// An answer that is not good any more.
+    pub(super) fn outdated(&self, path: &[u8]) -> Option<Result<V, Failure>> {
+        let cell = self.map.lock().cells.get(path).filter(|cell| !cell.usable())?.clone();
         Some(cell.answer.get()?.result.clone())
     }
 
@@ -146,6 +145,13 @@ mod tests {
         Cells::new(capacity, Lifetime { revalidate })
     }
 
+    /// The answer, if there is a good one.
+    fn peek(cells: &Cells<usize>, path: &[u8]) -> Option<Result<usize, Failure>> {
+        let map = cells.map.lock();
+        let cell = map.cells.get(path).filter(|cell| cell.usable())?;
+        Some(cell.answer.get()?.result.clone())
+    }
+
     async fn ask(cells: &Cells<usize>, path: &[u8], asked: &AtomicUsize) -> Result<usize, Failure> {
         let ask = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -160,9 +166,12 @@ mod tests {
         let (a, b) = tokio::join!(ask(&cells, b"a", &asked), ask(&cells, b"a", &asked));
         assert_eq!((a, b), (Ok(0), Ok(0)));
         tokio::time::advance(Duration::from_millis(900)).await;
-        assert_eq!((ask(&cells, b"a", &asked).await, cells.peek(b"a")), (Ok(0), Some(Ok(0))));
+        assert_eq!((ask(&cells, b"a", &asked).await, peek(&cells, b"a")), (Ok(0), Some(Ok(0))));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert_eq!((cells.peek(b"a"), ask(&cells, b"a", &asked).await), (None, Ok(1)));
+        assert_eq!((peek(&cells, b"a"), ask(&cells, b"a", &asked).await), (None, Ok(1)));
+        assert_eq!(cells.outdated(b"a"), None);
+        tokio::time::advance(Duration::from_millis(1100)).await;
+        assert_eq!(cells.outdated(b"a"), Some(Ok(1)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,7 +191,7 @@ mod tests {
             ask(&cells, &[path], &asked).await.unwrap();
             ask(&cells, &[0], &asked).await.unwrap();
         }
-        assert!(cells.peek(&[0]).is_some() && cells.peek(&[8]).is_some() && cells.peek(&[1]).is_none());
+        assert!(peek(&cells, &[0]).is_some() && peek(&cells, &[8]).is_some() && peek(&cells, &[1]).is_none());
         let map = cells.map.lock();
         assert_eq!(map.weight, map.cells.len());
     }

@@ -22,8 +22,8 @@ pub trait Ufs: Send + Sync {
     /// where a key is also a prefix, the directory wins.
     async fn stat(&self, path: &[u8]) -> Result<Status, UfsError>;
 
-    /// The entries of a directory, page by page, in no promised order. [`UfsError::NotFound`] when there is none.
-    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<Vec<ListedEntry>, UfsError>>;
+    /// The entries of a directory, page by page, within a page in no promised order. [`UfsError::NotFound`] when there is none.
+    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<ListedPage, UfsError>>;
 
     /// Bytes `offset..offset + len` of the object as it was in `version`; [`UfsError::Changed`] when it no longer is.
     async fn read(&self, path: &[u8], version: &Version, offset: u64, len: u64) -> Result<Bytes, UfsError>;
@@ -55,6 +55,14 @@ pub struct ListedEntry {
     /// One path segment.
     pub name: Vec<u8>,
     pub status: Status,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedPage {
+    pub entries: Vec<ListedEntry>,
+    /// Whatever comes in later pages stands at this key ([`listing_key`](penstock_wire::message::listing_key)) or after it;
+    /// empty where nothing is known.
+    pub settled: Vec<u8>,
 }
 
 /// Why a store did not answer.

@@ -14,7 +14,7 @@ use penstock_wire::message::{Kind, Version};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::{ListedEntry, Status, Ufs, UfsError};
+use crate::{ListedEntry, ListedPage, Status, Ufs, UfsError};
 
 /// Entries handed over at once.
 const PAGE: usize = 1000;
@@ -199,15 +199,16 @@ impl Ufs for Local {
         self.blocking(path, Self::stat_now).await
     }
 
-    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<Vec<ListedEntry>, UfsError>> {
+    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<ListedPage, UfsError>> {
         stream::try_unfold(None, move |directory: Option<Directory>| async move {
             let mut directory = match directory {
                 Some(directory) => directory,
                 None => self.blocking(path, Self::open_directory).await?,
             };
             let local = self.clone();
-            let (page, directory) = run(move || local.page(&mut directory).map(|page| (page, directory))).await?;
-            Ok((!page.is_empty()).then_some((page, Some(directory))))
+            let (entries, directory) = run(move || local.page(&mut directory).map(|page| (page, directory))).await?;
+            // The kernel tells names in no order.
+            Ok((!entries.is_empty()).then_some((ListedPage { entries, settled: Vec::new() }, Some(directory))))
         })
         .boxed()
     }

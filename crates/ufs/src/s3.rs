@@ -19,13 +19,13 @@ use opendal::{BytesRange, Metadata, OperationContext};
 use penstock_wire::message::{Kind, Version};
 
 use crate::options::Options;
-use crate::{ListedEntry, Status, Ufs, UfsError};
+use crate::{ListedEntry, ListedPage, Status, Ufs, UfsError};
 
 use failure::Place;
 use key::Prefix;
-use listing::{Found, Merge};
+use listing::{Found, Merge, Progress};
 
-/// Entries handed over at once: one page of `ListObjectsV2`.
+/// Entries handed over at once, and asked for at once: one page of `ListObjectsV2`.
 const PAGE: usize = 1000;
 
 pub(crate) struct S3 {
@@ -115,16 +115,25 @@ impl Ufs for S3 {
         }
     }
 
-    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<Vec<ListedEntry>, UfsError>> {
+    fn list<'a>(&'a self, path: &'a [u8]) -> BoxStream<'a, Result<ListedPage, UfsError>> {
         let opened = match self.prefix.directory(path) {
             None => Err(UfsError::NotFound),
-            Some(directory) => self.lister(&directory, None).map(|lister| (lister, directory)),
+            Some(directory) => self.lister(&directory, Some(PAGE)).map(|lister| (lister, directory)),
         };
         let (lister, directory) = match opened {
             Ok(opened) => opened,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
-        let listing = Listing { s3: self, path, directory, lister, merge: Merge::default(), seen: false, ended: false };
+        let listing = Listing {
+            s3: self,
+            path,
+            directory,
+            lister,
+            merge: Merge::default(),
+            progress: Progress::default(),
+            seen: false,
+            ended: false,
+        };
         stream::try_unfold(listing, |mut listing| async move {
             let page = listing.page().await?;
             Ok(page.map(|page| (page, listing)))
@@ -184,13 +193,14 @@ struct Listing<'a> {
     directory: String,
     lister: oio::Lister,
     merge: Merge<Status>,
+    progress: Progress,
     seen: bool,
     ended: bool,
 }
 
 impl Listing<'_> {
-    async fn page(&mut self) -> Result<Option<Vec<ListedEntry>>, UfsError> {
-        let mut page = Vec::new();
+    async fn page(&mut self) -> Result<Option<ListedPage>, UfsError> {
+        let mut page = Vec::with_capacity(PAGE);
         while !self.ended && page.len() < PAGE {
             let next = self.lister.next_dyn().await.map_err(|error| self.s3.place.describe(&error))?;
             if let Some(entry) = next {
@@ -203,7 +213,10 @@ impl Listing<'_> {
                 self.s3.explain_empty(self.path).await?;
             }
         }
-        Ok((!page.is_empty()).then_some(page))
+        // A file that waits for the directory of its name comes later than its turn.
+        let settled =
+            self.merge.first_pending().map_or(self.progress.reached(), |file| self.progress.reached().min(file));
+        Ok((!page.is_empty()).then(|| ListedPage { entries: page, settled: settled.as_bytes().to_vec() }))
     }
 
     fn take(&mut self, entry: &oio::Entry, page: &mut Vec<ListedEntry>) {
@@ -211,8 +224,12 @@ impl Listing<'_> {
         match listing::locate(&self.directory, entry.path()) {
             Found::Marker => {}
             Found::Unshowable => self.s3.tell_of_skipped(entry.path()),
-            Found::Directory(name) => self.merge.directory(name, |name, status| page.push(entry_of(name, status))),
+            Found::Directory(name) => {
+                self.progress.directory(name, PAGE);
+                self.merge.directory(name, |name, status| page.push(entry_of(name, status)));
+            }
             Found::File(name) => {
+                self.progress.file(name);
                 let status = file(entry.metadata());
                 self.merge.file(name, status, |name, status| page.push(entry_of(name, status)));
             }

@@ -20,7 +20,7 @@ fn mount(path: &Path) -> Arc<dyn Ufs> {
 
 async fn names(ufs: &dyn Ufs) -> Vec<Vec<u8>> {
     let pages: Vec<_> = ufs.list(b"").try_collect().await.unwrap();
-    let mut names: Vec<_> = pages.concat().into_iter().map(|entry| entry.name).collect();
+    let mut names: Vec<_> = pages.into_iter().flat_map(|page| page.entries).map(|entry| entry.name).collect();
     names.sort();
     names
 }

@@ -29,7 +29,7 @@ fn mount(server: &S3Server, source: &str, changes: &[(&str, &str)]) -> Arc<dyn U
 
 async fn names(ufs: &dyn Ufs, path: &str) -> Vec<(String, Kind)> {
     let pages: Vec<_> = ufs.list(path.as_bytes()).try_collect().await.unwrap();
-    let entries = pages.concat().into_iter();
+    let entries = pages.into_iter().flat_map(|page| page.entries);
     let mut names: Vec<_> = entries.map(|entry| (String::from_utf8(entry.name).unwrap(), entry.status.kind)).collect();
     names.sort_by(|a, b| a.0.cmp(&b.0));
     names

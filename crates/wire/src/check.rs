@@ -27,13 +27,16 @@ pub(crate) fn check(role: Role, request: &Request) -> Result<(), Failure> {
                 "pushed bytes must be whole pages",
             )
         }
-        Request::Describe | Request::SetMembers(_) | Request::Stats | Request::Drain => Ok(()),
+        Request::Describe | Request::Changes { .. } | Request::SetMembers(_) | Request::Stats | Request::Drain => {
+            Ok(())
+        }
     }
 }
 
 fn open_to_clients(request: &Request) -> bool {
     match request {
         Request::Describe
+        | Request::Changes { .. }
         | Request::Stat { .. }
         | Request::List { .. }
         | Request::ReadLink { .. }

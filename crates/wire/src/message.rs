@@ -79,6 +79,20 @@ pub struct Entry {
     pub attr: Attr,
 }
 
+impl Entry {
+    /// See [`listing_key`].
+    pub fn listing_key(&self) -> Vec<u8> {
+        listing_key(&self.name, self.attr.kind)
+    }
+}
+
+/// Where an entry stands in a listing: listings are in byte order of these keys. A directory counts with a `/` after its name,
+/// as in the order of a store of keys, so that a listing can be told while the store still lists.
+pub fn listing_key(name: &[u8], kind: Kind) -> Vec<u8> {
+    let slash: &[u8] = if kind == Kind::Directory { b"/" } else { b"" };
+    [name, slash].concat()
+}
+
 /// How the reader goes through the object; decides how much a miss fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pattern {
@@ -113,7 +127,8 @@ pub enum Request {
     Describe,
     /// Attributes of one path; asked of its directory's owner. A client follows the order of [`MemberList::ranked`].
     Stat { path: Path },
-    /// Entries of a directory in byte order of their names, those after `after`, at most `limit`.
+    /// Entries of a directory in the order of their keys ([`listing_key`]), those after the key `after`, at most `limit`. There
+    /// may be fewer although more follow, while the UFS still lists.
     List { path: Path, after: Option<Vec<u8>>, limit: u32 },
     /// The target of a symlink.
     ReadLink { path: Path },
@@ -121,6 +136,9 @@ pub enum Request {
     Read { object: Object, offset: u64, len: u32, pattern: Pattern, reach: Reach },
     /// Unix socket only: a read-only descriptor of the object's cached file. [`Failure::NotCached`] unless complete.
     OpenLocal { object: Object },
+    /// What this worker has found changed since the number that it told before, as soon as there is something, or after a
+    /// while. Without a number: the present one.
+    Changes { since: Option<u64> },
     /// Peer only: take the new member list (an older one is ignored).
     SetMembers(MemberList),
     /// Peer only: this worker's numbers.
@@ -137,12 +155,23 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     Description(Description),
-    Attr(Attr),
+    /// As they were `age_ms` ago.
+    Attr {
+        attr: Attr,
+        age_ms: u64,
+    },
+    /// As they were `age_ms` ago.
     Entries {
         entries: Vec<Entry>,
         more: bool,
+        age_ms: u64,
     },
     Target(Vec<u8>),
+    /// `changes` is `None` when there were more than the worker remembers. `next` is what to ask with the next time.
+    Changes {
+        next: u64,
+        changes: Option<Vec<Change>>,
+    },
     Data(Bytes),
     /// The descriptor travels beside this message (`SCM_RIGHTS`).
     Descriptor,
@@ -154,6 +183,15 @@ pub enum Response {
         data: Bytes,
         holders: u8,
     },
+}
+
+/// What is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// The object at this path is another one, or came, or is gone.
+    Entry(Path),
+    /// Many entries of this directory.
+    Directory(Path),
 }
 
 /// What a mount learns first, and again whenever an answer carries a newer epoch than it knows.

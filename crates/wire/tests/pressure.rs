@@ -73,7 +73,7 @@ impl Service for Hoard {
             Request::List { limit, .. } => {
                 let attr = Attr { kind: Kind::Directory, size: 0, mtime_ns: 0, mode: 0o755, object: None };
                 let entry = Entry { name: vec![b'n'; NAME], attr };
-                Response::Entries { entries: vec![entry; limit as usize], more: false }.into()
+                Response::Entries { entries: vec![entry; limit as usize], more: false, age_ms: 0 }.into()
             }
             _ => Response::Done.into(),
         })

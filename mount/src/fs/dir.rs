@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use penstock_wire::message::Entry;
+use tokio::time::Instant;
 
 use crate::backend::{Backend, ReadError};
 
@@ -18,18 +19,21 @@ pub(super) struct OpenDir {
 
 #[derive(Default)]
 pub(super) struct Pages {
-    /// Where each page seen so far begins: position, and the name it comes after. Lets a reader seek back.
+    /// Where each page seen so far begins: position, and the key it comes after. Lets a reader seek back.
     starts: Vec<(u64, Option<Vec<u8>>)>,
     first: u64,
     entries: Arc<Vec<Entry>>,
     more: bool,
-    loaded: bool,
+    /// When they were so; `None` before the first page.
+    since: Option<Instant>,
 }
 
 /// A stretch of a directory: `entries[skip..]` begins at the position asked for.
 pub(super) struct Stretch {
     pub(super) entries: Arc<Vec<Entry>>,
     pub(super) skip: usize,
+    /// When they were so.
+    pub(super) since: Instant,
 }
 
 impl Pages {
@@ -38,7 +42,7 @@ impl Pages {
         if position == 0 {
             *self = Self::default();
         }
-        if !self.loaded {
+        if self.since.is_none() {
             self.load(backend, path, 0, None).await?;
         }
         if position < self.first {
@@ -48,11 +52,11 @@ impl Pages {
         }
         while self.more && position >= self.first + self.entries.len() as u64 {
             let next = self.first + self.entries.len() as u64;
-            let after = self.entries.last().map(|entry| entry.name.clone());
+            let after = self.entries.last().map(Entry::listing_key);
             self.load(backend, path, next, after).await?;
         }
         let skip = (position - self.first).min(self.entries.len() as u64) as usize;
-        Ok(Stretch { entries: self.entries.clone(), skip })
+        Ok(Stretch { entries: self.entries.clone(), skip, since: self.since.unwrap_or_else(Instant::now) })
     }
 
     async fn load(
@@ -62,6 +66,7 @@ impl Pages {
         first: u64,
         after: Option<Vec<u8>>,
     ) -> Result<(), ReadError> {
+        let asked = Instant::now();
         let listing = backend.list(path, after.as_deref(), PAGE).await?;
         if self.starts.last().is_none_or(|(known, _)| *known < first) {
             self.starts.push((first, after));
@@ -70,7 +75,7 @@ impl Pages {
         self.more = listing.more && !listing.entries.is_empty();
         self.first = first;
         self.entries = Arc::new(listing.entries);
-        self.loaded = true;
+        self.since = Some(asked.checked_sub(listing.age).unwrap_or(asked));
         Ok(())
     }
 }

@@ -73,10 +73,9 @@ impl FileSystem {
     }
 
     /// Under the handle that a former process gave out.
-    pub(super) fn reopen(&self, handle: u64, node: &mut Node) {
-        if let Some(object) = node.object() {
-            node.opens += 1;
-            self.files.restore(handle, self.open_file(node.ino, object, None));
+    pub(super) fn reopen(&self, handle: u64, ino: u64, object: Option<Object>) {
+        if let Some(object) = object {
+            self.files.restore(handle, self.open_file(ino, object, None));
         }
     }
 

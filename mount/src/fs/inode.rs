@@ -3,16 +3,20 @@
 //! A number is the hash of what it names: the path and, for a file, the version of its content. So a file that changed in
 //! the UFS is another inode, as if it had been replaced by rename: the kernel's page cache of the old version is never
 //! shown to who opens the new one, nor the other way round, and numbers are the same in every mount of the Dataset.
+//!
+//! A kernel that has walked a large Dataset knows millions of numbers. What is kept of each is small; a [`Node`] is made
+//! when it is asked for.
 
 use std::{collections::HashMap, sync::Arc};
 
-use penstock_wire::message::{Attr, Kind, Object};
+use penstock_wire::message::{Attr, Kind, Object, ObjectKey, Version};
 use tokio::time::Instant;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// FUSE's number of the root.
 pub const ROOT: u64 = 1;
 
+/// What a number stands for.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub ino: u64,
@@ -20,8 +24,6 @@ pub struct Node {
     pub attr: Attr,
     /// Until when `attr` needs no question to a worker.
     pub fresh_until: Instant,
-    /// How often the kernel was told of this number and has not yet forgotten it.
-    lookups: u64,
     /// Open handles on it.
     pub opens: u32,
     /// The kernel was given its content.
@@ -41,75 +43,151 @@ pub fn object_of(path: &[u8], attr: &Attr) -> Option<Object> {
     Some(Object { key, path: path.to_vec(), version, size: attr.size })
 }
 
+/// What is kept of a number.
+#[derive(Debug)]
+pub struct Kept {
+    /// The path, then the version.
+    text: Box<[u8]>,
+    path: u32,
+    mode: u16,
+    kind: Kind,
+    has_object: bool,
+    key: [u8; 16],
+    size: u64,
+    mtime_ns: i64,
+    pub fresh_until: Instant,
+    /// How often the kernel was told of this number and has not yet forgotten it.
+    lookups: u32,
+    pub opens: u32,
+    pub given: bool,
+}
+
+impl Kept {
+    fn new(path: &[u8], attr: &Attr, fresh_until: Instant) -> Self {
+        let (key, version) = attr.object.as_ref().map_or((ObjectKey(0), ""), |(key, version)| (*key, &version.0));
+        Self {
+            text: [path, version.as_bytes()].concat().into(),
+            path: path.len() as u32,
+            mode: attr.mode as u16,
+            kind: attr.kind,
+            has_object: attr.object.is_some(),
+            key: key.0.to_le_bytes(),
+            size: attr.size,
+            mtime_ns: attr.mtime_ns,
+            fresh_until,
+            lookups: 1,
+            opens: 0,
+            given: false,
+        }
+    }
+
+    /// The same number is said to have these attributes now.
+    pub fn renew(&mut self, attr: &Attr, fresh_until: Instant) {
+        let (lookups, opens, given) = (self.lookups, self.opens, self.given);
+        *self = Self { lookups, opens, given, ..Self::new(self.path(), attr, fresh_until) };
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.text[..self.path as usize]
+    }
+
+    fn attr(&self) -> Attr {
+        let version = || Version(String::from_utf8_lossy(&self.text[self.path as usize..]).into_owned());
+        Attr {
+            kind: self.kind,
+            size: self.size,
+            mtime_ns: self.mtime_ns,
+            mode: self.mode.into(),
+            object: self.has_object.then(|| (ObjectKey(u128::from_le_bytes(self.key)), version())),
+        }
+    }
+
+    fn node(&self, ino: u64) -> Node {
+        let path = Arc::from(self.path());
+        let Self { fresh_until, opens, given, .. } = *self;
+        Node { ino, path, attr: self.attr(), fresh_until, opens, given }
+    }
+}
+
 #[derive(Debug)]
 pub struct Inodes {
-    nodes: HashMap<u64, Node>,
-    /// The newest number of each path.
-    by_path: HashMap<Arc<[u8]>, u64>,
+    nodes: HashMap<u64, Box<Kept>>,
+    /// The newest number of each path, by the path's hash. Where two paths have one hash, the older one is not found.
+    by_path: HashMap<u64, u64>,
 }
 
 impl Inodes {
     /// A table that knows the root only, with attributes that are already old.
-    pub fn new(root: Attr, now: Instant) -> Self {
-        let path: Arc<[u8]> = Arc::from(&[][..]);
-        let node =
-            Node { ino: ROOT, path: path.clone(), attr: root, fresh_until: now, lookups: 1, opens: 0, given: false };
-        Self { nodes: HashMap::from([(ROOT, node)]), by_path: HashMap::from([(path, ROOT)]) }
+    pub fn new(root: &Attr, now: Instant) -> Self {
+        let nodes = HashMap::from([(ROOT, Box::new(Kept::new(b"", root, now)))]);
+        Self { nodes, by_path: HashMap::from([(xxh3_64(b""), ROOT)]) }
     }
 
-    pub fn get(&self, ino: u64) -> Option<&Node> {
-        self.nodes.get(&ino)
+    pub fn get(&self, ino: u64) -> Option<Node> {
+        Some(self.nodes.get(&ino)?.node(ino))
     }
 
-    pub fn get_mut(&mut self, ino: u64) -> Option<&mut Node> {
-        self.nodes.get_mut(&ino)
+    pub fn get_mut(&mut self, ino: u64) -> Option<&mut Kept> {
+        self.nodes.get_mut(&ino).map(|kept| &mut **kept)
     }
 
-    pub fn find(&self, path: &[u8]) -> Option<&Node> {
-        self.by_path.get(path).and_then(|ino| self.nodes.get(ino))
+    pub fn find(&self, path: &[u8]) -> Option<Node> {
+        let ino = *self.by_path.get(&xxh3_64(path))?;
+        self.nodes.get(&ino).filter(|kept| kept.path() == path).map(|kept| kept.node(ino))
+    }
+
+    /// The numbers of what lies in a directory, with their names. Looks at all there is.
+    pub fn children(&self, directory: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let name = |kept: &Kept| {
+            let rest = kept.path().strip_prefix(directory)?;
+            let name = if directory.is_empty() { rest } else { rest.strip_prefix(b"/")? };
+            (!name.is_empty() && !name.contains(&b'/')).then(|| name.to_vec())
+        };
+        self.nodes.iter().filter_map(|(ino, kept)| Some((*ino, name(kept)?))).collect()
+    }
+
+    /// Nothing is fresh any more.
+    pub fn expire(&mut self, now: Instant) {
+        for kept in self.nodes.values_mut() {
+            kept.fresh_until = kept.fresh_until.min(now);
+        }
     }
 
     /// Counts one more lookup of a known number.
     pub fn again(&mut self, ino: u64) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.lookups += 1;
+        if let Some(kept) = self.nodes.get_mut(&ino) {
+            kept.lookups += 1;
         }
     }
 
     /// The number of `path` as it is now, with one more lookup counted.
-    pub fn remember(&mut self, path: &[u8], attr: Attr, fresh_until: Instant) -> u64 {
-        let ino = self.slot(path, &attr);
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.attr = attr;
-            node.fresh_until = fresh_until;
-            node.lookups += 1;
-            self.by_path.insert(node.path.clone(), ino);
+    pub fn remember(&mut self, path: &[u8], attr: &Attr, fresh_until: Instant) -> u64 {
+        let ino = self.slot(path, attr);
+        if let Some(kept) = self.nodes.get_mut(&ino) {
+            kept.renew(attr, fresh_until);
+            kept.lookups += 1;
         } else {
-            let path: Arc<[u8]> = Arc::from(path);
-            let node = Node { ino, path: path.clone(), attr, fresh_until, lookups: 1, opens: 0, given: false };
-            self.nodes.insert(ino, node);
-            self.by_path.insert(path, ino);
+            self.nodes.insert(ino, Box::new(Kept::new(path, attr, fresh_until)));
         }
+        self.by_path.insert(xxh3_64(path), ino);
         ino
     }
 
     /// A number that a former process gave out. How often is not known: the kernel forgets it all at once.
-    pub fn restore(&mut self, ino: u64, path: &[u8], attr: Attr, fresh_until: Instant) -> &mut Node {
-        let path: Arc<[u8]> = Arc::from(path);
-        self.by_path.insert(path.clone(), ino);
-        let node = Node { ino, path, attr, fresh_until, lookups: 1, opens: 0, given: false };
-        self.nodes.entry(ino).or_insert(node)
+    pub fn restore(&mut self, ino: u64, path: &[u8], attr: &Attr, fresh_until: Instant) -> &mut Kept {
+        self.by_path.insert(xxh3_64(path), ino);
+        self.nodes.entry(ino).or_insert_with(|| Box::new(Kept::new(path, attr, fresh_until)))
     }
 
     /// Takes back `count` lookups; a number without any is gone.
     pub fn forget(&mut self, ino: u64, count: u64) {
-        let Some(node) = self.nodes.get_mut(&ino) else { return };
-        node.lookups = node.lookups.saturating_sub(count);
-        if node.lookups == 0 && ino != ROOT {
-            let path = node.path.clone();
+        let Some(kept) = self.nodes.get_mut(&ino) else { return };
+        kept.lookups = u64::from(kept.lookups).saturating_sub(count) as u32;
+        if kept.lookups == 0 && ino != ROOT {
+            let hash = xxh3_64(kept.path());
             self.nodes.remove(&ino);
-            if self.by_path.get(&path) == Some(&ino) {
-                self.by_path.remove(&path);
+            if self.by_path.get(&hash) == Some(&ino) {
+                self.by_path.remove(&hash);
             }
         }
     }
@@ -120,7 +198,7 @@ impl Inodes {
             return ROOT;
         }
         let mut ino = number(path, attr);
-        while self.nodes.get(&ino).is_some_and(|node| *node.path != *path || !same_content(&node.attr, attr)) {
+        while self.nodes.get(&ino).is_some_and(|kept| kept.path() != path || !same_content(&kept.attr(), attr)) {
             ino = ino.wrapping_add(1).max(ROOT + 1);
         }
         ino
@@ -161,7 +239,6 @@ fn number(path: &[u8], attr: &Attr) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use penstock_wire::message::{ObjectKey, Version};
     use proptest::prelude::*;
 
     use super::*;
@@ -177,14 +254,14 @@ mod tests {
     }
 
     fn table() -> Inodes {
-        Inodes::new(Attr { kind: Kind::Directory, size: 0, mtime_ns: 0, mode: 0o755, object: None }, Instant::now())
+        Inodes::new(&Attr { kind: Kind::Directory, size: 0, mtime_ns: 0, mode: 0o755, object: None }, Instant::now())
     }
 
     #[test]
     fn a_changed_file_is_another_inode_and_the_old_one_stays_until_it_is_forgotten() {
         let mut inodes = table();
-        let old = inodes.remember(b"a", file(1), Instant::now());
-        let new = inodes.remember(b"a", file(2), Instant::now());
+        let old = inodes.remember(b"a", &file(1), Instant::now());
+        let new = inodes.remember(b"a", &file(2), Instant::now());
         assert_ne!(old, new);
         assert_eq!(inodes.find(b"a").unwrap().ino, new);
         assert_eq!(inodes.get(old).unwrap().attr, file(1));
@@ -203,7 +280,28 @@ mod tests {
     #[test]
     fn two_tables_give_the_same_numbers() {
         let now = Instant::now();
-        assert_eq!(table().remember(b"a/b", file(1), now), table().remember(b"a/b", file(1), now));
+        assert_eq!(table().remember(b"a/b", &file(1), now), table().remember(b"a/b", &file(1), now));
+    }
+
+    #[test]
+    fn a_node_is_what_was_remembered_and_directories_know_their_children() {
+        let mut inodes = table();
+        let directory = Attr { kind: Kind::Directory, object: None, ..file(0) };
+        for (path, attr) in
+            [("a", &directory), ("a/b", &file(3)), ("a/b c", &directory), ("a/b c/d", &file(4)), ("ab", &file(5))]
+        {
+            let ino = inodes.remember(path.as_bytes(), attr, Instant::now());
+            let node = inodes.find(path.as_bytes()).unwrap();
+            assert_eq!((node.ino, &*node.path, &node.attr), (ino, path.as_bytes(), attr));
+        }
+        let names = |directory: &[u8]| {
+            let mut names: Vec<_> = inodes.children(directory).into_iter().map(|(_, name)| name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(b""), [&b"a"[..], b"ab"]);
+        assert_eq!(names(b"a"), [&b"b"[..], b"b c"]);
+        assert!(names(b"a/b").is_empty());
     }
 
     proptest! {
@@ -215,7 +313,7 @@ mod tests {
             for (name, version, count, look) in steps {
                 let held = model.entry((name, version)).or_default();
                 if look {
-                    inodes.remember(&[b'a' + name], file(version), Instant::now());
+                    inodes.remember(&[b'a' + name], &file(version), Instant::now());
                     *held += 1;
                 } else if *held > 0 {
                     let count = count.min(*held);

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::{FileSystem, NAME_MAX, Node, Stat, dir, join, nameable, names::Known, parent, refuse};
-use crate::backend::ReadError;
+use crate::backend::{ReadError, Told};
 
 /// The longest that the kernel keeps "no such file".
 pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
@@ -36,11 +36,11 @@ impl FileSystem {
             return Ok(found);
         }
         match self.backend.stat(&path).await {
-            Ok(attr) => {
-                let ttl = self.ttl(attr.kind);
+            Ok(Told { attr, age }) => {
+                let ttl = self.ttl(attr.kind).saturating_sub(age);
                 Ok(Found::Entry(self.remember(&path, attr, ttl)))
             }
-            Err(ReadError::NotFound) => Ok(Found::Nothing(self.ttl(Kind::Directory).min(NEGATIVE))),
+            Err(ReadError::NotFound) => Ok(Found::Nothing(self.negative_ttl())),
             Err(error) => Err(refuse("lookup", &path, &error)),
         }
     }
@@ -48,11 +48,8 @@ impl FileSystem {
     /// A lookup of what the kernel knows already.
     fn known(&self, path: &[u8]) -> Option<Stat> {
         let mut inodes = self.inodes.lock();
-        let node = inodes.find(path)?;
-        if Instant::now() >= node.fresh_until {
-            return None;
-        }
-        let stat = self.stat_of(node);
+        let node = inodes.find(path).filter(|node| Instant::now() < node.fresh_until)?;
+        let stat = self.stat_of(&node);
         inodes.again(stat.ino);
         Some(stat)
     }
@@ -67,7 +64,7 @@ impl FileSystem {
                 Some(Found::Entry(self.remember(path, attr, ttl)))
             }
             Known::Nothing(since) => {
-                let ttl = left(since, life.min(NEGATIVE));
+                let ttl = left(since, self.negative_ttl());
                 (!ttl.is_zero()).then_some(Found::Nothing(ttl))
             }
             Known::Unknown => {
@@ -84,8 +81,13 @@ impl FileSystem {
         tokio::spawn(async move {
             let listing = backend.list(&path, wanted.after.as_deref(), dir::PAGE).await;
             // Whoever looks a name up meanwhile is told what is wrong.
-            names.tell(&path, &wanted, listing.ok().map(|listing| (listing.entries, listing.more)));
+            names.tell(&path, &wanted, listing.ok(), Instant::now());
         });
+    }
+
+    /// The owner of the directory may have believed it as long: together that stays within the interval.
+    fn negative_ttl(&self) -> Duration {
+        NEGATIVE.min(self.ttl(Kind::Directory) / 2)
     }
 
     /// What is known of the directory of `path` is not to be trusted any more.

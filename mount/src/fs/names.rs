@@ -8,8 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use penstock_wire::message::{Attr, Entry};
+use penstock_wire::message::{Attr, Entry, Kind, listing_key};
 use tokio::time::Instant;
+
+use crate::backend::Listing;
 
 /// Lookups that had to ask a worker before the first page is asked for, and before each further one.
 const MISSES_PER_PAGE: u32 = 8;
@@ -37,7 +39,7 @@ pub(super) enum Known {
 /// A page to ask for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// The entries after this name, or the first ones.
+    /// The entries after this key, or the first ones.
     pub(super) after: Option<Vec<u8>>,
     /// Of the record that it is for; another one has begun since when this differs.
     since: Instant,
@@ -53,12 +55,14 @@ struct Directories {
 }
 
 struct Directory {
-    /// In the order of their names, from the first on.
+    /// In the order of their keys, from the first on.
     entries: Vec<Entry>,
     /// There are names after the last of `entries`.
     more: bool,
-    /// Nothing here is older.
+    /// When the record began.
     since: Instant,
+    /// Nothing here is older.
+    oldest: Instant,
     misses: u32,
     /// The entry that was opened last, and how many were in order up to it.
     opened: usize,
@@ -76,6 +80,7 @@ impl Directory {
             entries: Vec::new(),
             more: true,
             since: now,
+            oldest: now,
             misses: 0,
             opened: 0,
             in_order: 0,
@@ -86,15 +91,18 @@ impl Directory {
     }
 
     fn find(&self, name: &[u8]) -> Known {
-        match self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) {
-            Ok(at) => Known::Entry(self.entries[at].attr.clone(), self.since),
-            Err(at) if at < self.entries.len() || !self.more => Known::Nothing(self.since),
-            Err(_) => Known::Unknown,
+        let file = self.position(name);
+        // A directory of this name stands elsewhere.
+        let directory = self.position(&listing_key(name, Kind::Directory));
+        match (file, directory) {
+            (Ok(at), _) | (_, Ok(at)) => Known::Entry(self.entries[at].attr.clone(), self.oldest),
+            (_, Err(at)) if at < self.entries.len() || !self.more => Known::Nothing(self.oldest),
+            _ => Known::Unknown,
         }
     }
 
     fn opened(&mut self, name: &[u8]) -> Vec<Entry> {
-        let Ok(at) = self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) else { return Vec::new() };
+        let Ok(at) = self.position(name) else { return Vec::new() };
         // Opening the same file once more changes nothing.
         if at != self.opened {
             self.in_order = if at == self.opened + 1 { self.in_order + 1 } else { 0 };
@@ -108,6 +116,13 @@ impl Directory {
         self.told = (at + 1 + AHEAD).min(self.entries.len()).max(first);
         self.entries[first..self.told].to_vec()
     }
+
+    fn position(&self, key: &[u8]) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| {
+            let slash: &[u8] = if entry.attr.kind == Kind::Directory { b"/" } else { b"" };
+            entry.name.iter().chain(slash).cmp(key)
+        })
+    }
 }
 
 impl Default for Names {
@@ -120,7 +135,7 @@ impl Names {
     /// `life`: how long what a worker tells stays good.
     pub(super) fn find(&self, directory: &[u8], name: &[u8], life: Duration, now: Instant) -> Known {
         let mut all = self.directories.lock();
-        let known = all.by_path.get(directory).filter(|known| now < known.since + life);
+        let known = all.by_path.get(directory).filter(|known| now < known.oldest + life);
         known.map_or(Known::Unknown, |known| known.find(name))
     }
 
@@ -131,7 +146,7 @@ impl Names {
             return None;
         }
         let mut all = self.directories.lock();
-        if all.by_path.peek(directory).is_none_or(|known| now >= known.since + life) {
+        if all.by_path.peek(directory).is_none_or(|known| now >= known.oldest + life) {
             all.put(directory.clone(), Directory::new(now));
         }
         let known = all.by_path.get_mut(directory)?;
@@ -140,18 +155,19 @@ impl Names {
             return None;
         }
         known.asking = true;
-        Some(Wanted { after: known.entries.last().map(|entry| entry.name.clone()), since: known.since })
+        Some(Wanted { after: known.entries.last().map(Entry::listing_key), since: known.since })
     }
 
-    /// The answer to what [`Self::missed`] wanted: entries, and whether there are more; `None` when there is none.
-    pub(super) fn tell(&self, directory: &Arc<[u8]>, wanted: &Wanted, page: Option<(Vec<Entry>, bool)>) {
+    /// The answer to what [`Self::missed`] wanted, if there is one.
+    pub(super) fn tell(&self, directory: &Arc<[u8]>, wanted: &Wanted, page: Option<Listing>, now: Instant) {
         let mut all = self.directories.lock();
         if all.by_path.peek(directory).is_none_or(|known| known.since != wanted.since) {
             return;
         }
         let Some(mut known) = all.take(directory) else { return };
         known.asking = false;
-        if let Some((entries, more)) = page {
+        if let Some(Listing { entries, more, age }) = page {
+            known.oldest = known.oldest.min(now.checked_sub(age).unwrap_or(now));
             known.bytes += entries.iter().map(|entry| ENTRY + entry.name.len()).sum::<usize>();
             // A page without entries that promises more would be asked for again without end.
             known.more = more && !entries.is_empty();
@@ -164,8 +180,14 @@ impl Names {
     /// that come next and have not been told before.
     pub(super) fn opened(&self, directory: &[u8], name: &[u8], life: Duration, now: Instant) -> Vec<Entry> {
         let mut all = self.directories.lock();
-        let known = all.by_path.get_mut(directory).filter(|known| now < known.since + life);
+        let known = all.by_path.get_mut(directory).filter(|known| now < known.oldest + life);
         known.map_or_else(Vec::new, |known| known.opened(name))
+    }
+
+    pub(super) fn clear(&self) {
+        let mut all = self.directories.lock();
+        all.by_path.clear();
+        all.bytes = 0;
     }
 
     /// Something in this directory is not as its listing says.
@@ -195,8 +217,6 @@ impl Directories {
 
 #[cfg(test)]
 mod tests {
-    use penstock_wire::message::Kind;
-
     use super::*;
 
     const LIFE: Duration = Duration::from_secs(30);
@@ -206,8 +226,8 @@ mod tests {
         Entry { name: name.into(), attr }
     }
 
-    fn page(names: &[&str], more: bool) -> (Vec<Entry>, bool) {
-        (names.iter().map(|name| entry(name)).collect(), more)
+    fn page(names: &[&str], more: bool) -> Listing {
+        Listing { entries: names.iter().map(|name| entry(name)).collect(), more, age: Duration::ZERO }
     }
 
     /// As many lookups that miss as a page is worth.
@@ -226,23 +246,47 @@ mod tests {
         let wanted = miss(&names, &dir, now).expect("the first page");
         assert_eq!(wanted.after, None);
         assert_eq!(miss(&names, &dir, now), None, "one page at a time");
-        names.tell(&dir, &wanted, Some(page(&["b", "d"], true)));
+        names.tell(&dir, &wanted, Some(page(&["b", "d"], true)), now);
         assert_eq!(find("b"), Known::Entry(entry("b").attr, now));
         assert_eq!(find("c"), Known::Nothing(now));
         assert_eq!(find("e"), Known::Unknown, "after what is known");
         let wanted = miss(&names, &dir, now).expect("the second page");
         assert_eq!(wanted.after.as_deref(), Some(&b"d"[..]));
-        names.tell(&dir, &wanted, Some(page(&["f"], false)));
+        names.tell(&dir, &wanted, Some(page(&["f"], false)), now);
         assert_eq!(find("f"), Known::Entry(entry("f").attr, now));
         assert_eq!(find("z"), Known::Nothing(now));
         assert_eq!(miss(&names, &dir, now), None, "there is nothing more to know");
     }
 
     #[test]
+    fn a_directory_stands_behind_the_files_that_begin_with_its_name_and_a_dot() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let wanted = miss(&names, &dir, now).unwrap();
+        let mut told = page(&["a", "a.b", "a"], true);
+        told.entries[2].attr.kind = Kind::Directory;
+        told.entries.remove(0);
+        names.tell(&dir, &wanted, Some(told), now);
+        let find = |name: &str| names.find(b"d", name.as_bytes(), LIFE, now);
+        assert!(matches!(find("a"), Known::Entry(attr, _) if attr.kind == Kind::Directory));
+        assert!(matches!(find("a.b"), Known::Entry(attr, _) if attr.kind == Kind::File));
+        assert_eq!((find("A"), find("a.c"), find("a0")), (Known::Nothing(now), Known::Nothing(now), Known::Unknown));
+    }
+
+    #[test]
+    fn what_was_old_when_it_was_told_stays_good_for_the_rest_of_its_time_only() {
+        let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
+        let wanted = miss(&names, &dir, now).unwrap();
+        names.tell(&dir, &wanted, Some(Listing { age: LIFE / 3, ..page(&["a"], false) }), now);
+        let find = |after: Duration| names.find(b"d", b"a", LIFE, now + after);
+        assert!(matches!(find(LIFE / 2), Known::Entry(..)));
+        assert_eq!(find(LIFE / 3 * 2), Known::Unknown);
+    }
+
+    #[test]
     fn what_is_known_ages_and_is_asked_for_anew() {
         let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
         let wanted = miss(&names, &dir, now).unwrap();
-        names.tell(&dir, &wanted, Some(page(&["a"], false)));
+        names.tell(&dir, &wanted, Some(page(&["a"], false)), now);
         let later = now + LIFE;
         assert_eq!(names.find(b"d", b"a", LIFE, later), Known::Unknown);
         assert_eq!(miss(&names, &dir, later).expect("the first page").after, None);
@@ -255,7 +299,7 @@ mod tests {
         let wanted = miss(&names, &dir, now).unwrap();
         names.forget(&dir);
         names.missed(&dir, LIFE, now + Duration::from_millis(1));
-        names.tell(&dir, &wanted, Some(page(&["a"], false)));
+        names.tell(&dir, &wanted, Some(page(&["a"], false)), now);
         assert_eq!(names.find(b"d", b"a", LIFE, now), Known::Unknown);
     }
 
@@ -265,7 +309,7 @@ mod tests {
         let list: Vec<String> = (10..60).map(|i| i.to_string()).collect();
         let list: Vec<&str> = list.iter().map(String::as_str).collect();
         let wanted = miss(&names, &dir, now).unwrap();
-        names.tell(&dir, &wanted, Some(page(&list, false)));
+        names.tell(&dir, &wanted, Some(page(&list, false)), now);
         let opened = |name: &str| names.opened(b"d", name.as_bytes(), LIFE, now);
         let told: Vec<_> = ["13", "14", "15"].map(|name| opened(name).len()).into();
         assert_eq!(told, [0, 0, 0]);
@@ -284,7 +328,7 @@ mod tests {
     fn a_page_that_failed_is_asked_for_again() {
         let (names, dir, now) = (Names::default(), Arc::from(&b"d"[..]), Instant::now());
         let wanted = miss(&names, &dir, now).unwrap();
-        names.tell(&dir, &wanted, None);
+        names.tell(&dir, &wanted, None, now);
         assert_eq!(names.find(b"d", b"a", LIFE, now), Known::Unknown);
         assert_eq!(miss(&names, &dir, now).expect("the first page").after, None);
     }
@@ -297,7 +341,7 @@ mod tests {
         for index in 0..40 {
             let dir = directory(index);
             let wanted = miss(&names, &dir, now).unwrap();
-            names.tell(&dir, &wanted, Some(page(&[&long], false)));
+            names.tell(&dir, &wanted, Some(page(&[&long], false)), now);
             assert!(names.directories.lock().bytes <= BOUND);
             // Used over and over.
             assert!(matches!(names.find(b"0", long.as_bytes(), LIFE, now), Known::Entry(..)));

@@ -38,6 +38,7 @@ pub(super) mod op {
 
 /// Notifications: the error field of a frame whose number is 0.
 pub(super) mod notify {
+    pub(crate) const INVAL_ENTRY: i32 = 3;
     pub(crate) const STORE: i32 = 4;
     /// Linux 6.9.
     pub(crate) const RESEND: i32 = 7;
@@ -253,6 +254,15 @@ pub(super) struct StoreOut {
     pub offset: u64,
     pub size: u32,
     pub padding: u32,
+}
+
+/// The name follows, and a zero.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct InvalEntryOut {
+    pub parent: u64,
+    pub name_len: u32,
+    pub flags: u32,
 }
 
 /// Of the ioctl that gives the kernel a file to read by itself.

@@ -12,7 +12,7 @@ use rustix::{
 };
 use zerocopy::IntoBytes;
 
-use super::abi::{BackingMap, OutHeader, StoreOut, notify};
+use super::abi::{BackingMap, InvalEntryOut, OutHeader, StoreOut, notify};
 
 const GROUP: u8 = 229;
 const BACKING_OPEN: Opcode = opcode::write::<BackingMap>(GROUP, 1);
@@ -75,6 +75,13 @@ impl Device {
     pub(super) fn store(&self, node: u64, content: &[u8]) -> io::Result<()> {
         let store = StoreOut { node, offset: 0, size: content.len() as u32, padding: 0 };
         Ok(self.write(0, notify::STORE, &[store.as_bytes(), content])?)
+    }
+
+    /// Has the kernel drop a name that it may know. May wait until requests about the directory are answered.
+    pub(super) fn forget_entry(&self, parent: u64, name: &[u8]) {
+        let entry = InvalEntryOut { parent, name_len: name.len() as u32, flags: 0 };
+        // The kernel may have dropped the name by itself.
+        let _ = self.write(0, notify::INVAL_ENTRY, &[entry.as_bytes(), name, &[0]]);
     }
 
     /// Asks for all requests that someone has taken and not answered.

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use penstock_wire::message::{Attr, EXTENT, Entry, Kind, Object, ObjectKey, Pattern, Version};
+use tokio::sync::Notify;
 
-use penstock_mount::backend::{Backend, Facts, Listing, LocalFile, ReadError};
+use penstock_mount::backend::{Backend, Changed, Facts, Listing, LocalFile, ReadError, Told};
 
 /// The content of a file in memory.
 #[derive(Clone, Debug)]
@@ -34,6 +35,12 @@ pub struct MemoryBackend {
     stats: Mutex<u64>,
     facts: Mutex<Option<Facts>>,
     delays: Mutex<BTreeMap<(Vec<u8>, bool), Duration>>,
+    changes: Mutex<Vec<Changed>>,
+    noticed: Notify,
+}
+
+fn told(attr: Attr) -> Told {
+    Told { attr, age: Duration::ZERO }
 }
 
 impl MemoryBackend {
@@ -52,6 +59,12 @@ impl MemoryBackend {
 
     pub fn add_directory(&self, path: &[u8]) {
         self.put(path, Content::Directory);
+    }
+
+    /// What the next who asks is told to have changed.
+    pub fn tell(&self, changed: Changed) {
+        self.changes.lock().push(changed);
+        self.noticed.notify_one();
     }
 
     pub fn remove(&self, path: &[u8]) {
@@ -134,13 +147,13 @@ impl Backend for MemoryBackend {
         *self.facts.lock()
     }
 
-    async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
+    async fn stat(&self, path: &[u8]) -> Result<Told, ReadError> {
         *self.stats.lock() += 1;
         self.pause(path, false).await;
         if path.is_empty() {
-            return Ok(Item { content: Content::Directory, version: 0 }.attr(path));
+            return Ok(told(Item { content: Content::Directory, version: 0 }.attr(path)));
         }
-        self.items.lock().get(path).map(|item| item.attr(path)).ok_or(ReadError::NotFound)
+        self.items.lock().get(path).map(|item| told(item.attr(path))).ok_or(ReadError::NotFound)
     }
 
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
@@ -156,11 +169,12 @@ impl Backend for MemoryBackend {
                 (!name.is_empty() && !name.contains(&b'/'))
                     .then(|| Entry { name: name.to_vec(), attr: item.attr(path) })
             })
-            .filter(|entry| after.is_none_or(|after| entry.name.as_slice() > after))
+            .filter(|entry| after.is_none_or(|after| *entry.listing_key() > *after))
             .collect();
+        entries.sort_by_key(Entry::listing_key);
         let more = entries.len() > limit as usize;
         entries.truncate(limit as usize);
-        Ok(Listing { entries, more })
+        Ok(Listing { entries, more, age: Duration::ZERO })
     }
 
     async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, ReadError> {
@@ -196,5 +210,15 @@ impl Backend for MemoryBackend {
 
     async fn open_local(&self, _: &Object) -> Option<LocalFile> {
         None
+    }
+
+    async fn changed(&self) -> Changed {
+        loop {
+            let told = self.changes.lock().pop();
+            if let Some(changed) = told {
+                return changed;
+            }
+            self.noticed.notified().await;
+        }
     }
 }

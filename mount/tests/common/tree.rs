@@ -10,11 +10,12 @@ use std::{
         fs::{FileExt, MetadataExt},
     },
     path::PathBuf,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use penstock_mount::backend::{Backend, Facts, Listing, LocalFile, ReadError};
+use penstock_mount::backend::{Backend, Facts, Listing, LocalFile, ReadError, Told};
 use penstock_wire::message::{Attr, Entry, Kind, Object, ObjectKey, Pattern, Version};
 
 pub struct Tree {
@@ -35,8 +36,9 @@ impl Backend for Tree {
         Some(Facts { revalidate: None, uid: 0, gid: 0 })
     }
 
-    async fn stat(&self, path: &[u8]) -> Result<Attr, ReadError> {
-        Ok(attr(path, &fs::symlink_metadata(self.path(path)).map_err(failed)?))
+    async fn stat(&self, path: &[u8]) -> Result<Told, ReadError> {
+        let attr = attr(path, &fs::symlink_metadata(self.path(path)).map_err(failed)?);
+        Ok(Told { attr, age: Duration::ZERO })
     }
 
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
@@ -46,15 +48,16 @@ impl Backend for Tree {
             .collect::<io::Result<_>>()
             .map_err(failed)?;
         names.sort();
-        names.retain(|name| after.is_none_or(|after| name.as_slice() > after));
-        let more = names.len() > limit as usize;
-        names.truncate(limit as usize);
         let mut entries = Vec::new();
         for name in names {
             let path = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            entries.push(Entry { name, attr: self.stat(&path).await? });
+            entries.push(Entry { name, attr: self.stat(&path).await?.attr });
         }
-        Ok(Listing { entries, more })
+        entries.sort_by_key(Entry::listing_key);
+        entries.retain(|entry| after.is_none_or(|after| *entry.listing_key() > *after));
+        let more = entries.len() > limit as usize;
+        entries.truncate(limit as usize);
+        Ok(Listing { entries, more, age: Duration::ZERO })
     }
 
     async fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, ReadError> {

@@ -140,10 +140,13 @@ impl Service for Worker {
                 uid: 1,
                 gid: 2,
             })),
-            Request::Stat { path } => backend.stat(&path).await.map(Response::Attr),
+            Request::Stat { path } => {
+                let told = backend.stat(&path).await;
+                told.map(|told| Response::Attr { attr: told.attr, age_ms: told.age.as_millis() as u64 })
+            }
             Request::List { path, after, limit } => {
                 let listing = backend.list(&path, after.as_deref(), limit).await;
-                listing.map(|l| Response::Entries { entries: l.entries, more: l.more })
+                listing.map(|l| Response::Entries { entries: l.entries, more: l.more, age_ms: 0 })
             }
             Request::ReadLink { path } => backend.read_link(&path).await.map(Response::Target),
             Request::Read { reach: Reach::Cache, .. } if !self.cached.load(Ordering::Relaxed) => {

@@ -1,6 +1,6 @@
 //! What a listing's keys are in a file system: pure, fed entry by entry in the order of the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::key::showable;
 
@@ -68,11 +68,46 @@ impl<S> Merge<S> {
         }
     }
 
+    /// The first of the files for which a directory may still come.
+    pub(super) fn first_pending(&self) -> Option<&str> {
+        self.pending.first_key_value().map(|(name, _)| name.as_str())
+    }
+
     fn release(&mut self, reached: &str, emit: &mut impl FnMut(String, Option<S>)) {
         let sure = |name: &str| name.bytes().chain([b'/']).lt(reached.bytes());
         for (name, status) in self.pending.extract_if(.., |name, _| sure(name)) {
             emit(name, Some(status));
         }
+    }
+}
+
+/// How far a listing has come. It holds in the order of keys, and also where a store orders by names without `/`.
+#[derive(Default)]
+pub(super) struct Progress {
+    reached: String,
+    /// Directories since the last file: the files before them in their page may still come.
+    directories: VecDeque<String>,
+}
+
+impl Progress {
+    /// `page`: the most entries in one page. Whatever came so many entries ago was in an earlier one.
+    pub(super) fn directory(&mut self, name: &str, page: usize) {
+        self.directories.push_back(name.to_owned());
+        if self.directories.len() > page {
+            self.reached = self.directories.pop_front().unwrap_or_default().max(std::mem::take(&mut self.reached));
+        }
+    }
+
+    pub(super) fn file(&mut self, name: &str) {
+        self.directories.clear();
+        if *name > *self.reached {
+            name.clone_into(&mut self.reached);
+        }
+    }
+
+    /// No entry to come stands before this key.
+    pub(super) fn reached(&self) -> &str {
+        &self.reached
     }
 }
 
@@ -115,18 +150,28 @@ mod tests {
             .chain(directories.iter().map(|directory| ((*directory).to_owned(), false)))
             .collect();
         for size in 1..=items.len() {
-            let mut merge = Merge::default();
-            let mut told = Vec::new();
+            let (mut merge, mut progress) = (Merge::default(), Progress::default());
+            let mut told: Vec<(String, bool)> = Vec::new();
+            // How many had come when nothing was to come before that key any more.
+            let mut promises = Vec::new();
             for page in items.chunks(size) {
                 for directory in page.iter().filter_map(|item| item.strip_suffix('/')) {
+                    progress.directory(directory, size);
                     merge.directory(directory, |name, file: Option<()>| told.push((name, file.is_some())));
                 }
                 for file in page.iter().filter(|item| !item.ends_with('/')) {
+                    progress.file(file);
                     merge.file(file, (), |name, file| told.push((name, file.is_some())));
+                    let settled = merge.first_pending().map_or(progress.reached(), |file| progress.reached().min(file));
+                    promises.push((told.len(), settled.to_owned()));
                 }
             }
             merge.finish(|name, file| told.push((name, file.is_some())));
             assert_eq!(told.len(), wanted.len(), "page size {size}");
+            for (at, settled) in promises {
+                let key = |(name, file): &(String, bool)| if *file { name.clone() } else { format!("{name}/") };
+                assert!(told[at..].iter().all(|late| key(late) >= settled), "page size {size}: {settled}");
+            }
             assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), wanted, "page size {size}");
         }
     }
