@@ -18,6 +18,9 @@ use penstock_wire::{
 };
 use tokio::time::sleep;
 
+#[path = "fleet/metadata.rs"]
+mod metadata;
+
 impl Fleet {
     /// Asks those who are ranked for `key`, in order, as a mount does.
     async fn ask(&self, key: PlacementKey, request: Request) -> Result<Response, Failure> {

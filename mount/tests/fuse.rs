@@ -17,12 +17,16 @@ use std::{
     },
     path::Path,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use memory::MemoryBackend;
 use mounted::{Mounted, without_passthrough};
-use penstock_mount::{backend::Facts, spec::Tuning};
+use penstock_mount::{
+    backend::{Changed, Facts},
+    spec::Tuning,
+};
+use penstock_wire::message::Change;
 use rustix::io::Errno;
 
 const FACTS: Facts = Facts { revalidate: None, uid: 1234, gid: 5678 };
@@ -262,6 +266,32 @@ fn an_appearing_and_a_vanishing_file_are_noticed_within_the_interval() {
     backend.remove(b"old");
     std::thread::sleep(Duration::from_millis(300));
     assert!(!mount.join("old").exists() && mount.join("new").exists());
+}
+
+#[test]
+fn what_workers_find_changed_the_kernel_hears_long_before_its_copy_is_old() {
+    let backend = memory();
+    for name in ["changed", "gone", "same"] {
+        backend.add(name.as_bytes(), b"old");
+    }
+    backend.add(b"dir/inside", b"old");
+    let mount = Mounted::new(backend.clone());
+    let read = |name: &str| fs::read(mount.join(name)).ok();
+    assert_eq!(["changed", "gone", "new", "same", "dir/inside"].map(read).iter().flatten().count(), 4);
+    for name in ["changed", "new", "dir/inside"] {
+        backend.add(name.as_bytes(), b"another");
+    }
+    backend.remove(b"gone");
+    assert_eq!(read("changed").unwrap(), b"old", "a static Dataset is believed for long");
+    let paths = ["changed", "gone", "new"].map(|name| Change::Entry(name.into()));
+    backend.tell(Changed::Here(paths.into_iter().chain([Change::Directory(b"dir".to_vec())]).collect()));
+    let another = Some(b"another".to_vec());
+    let wanted = [another.clone(), None, another.clone(), Some(b"old".to_vec()), another];
+    let begun = Instant::now();
+    while ["changed", "gone", "new", "same", "dir/inside"].map(read) != wanted {
+        assert!(begun.elapsed() < Duration::from_secs(3), "the kernel keeps what has changed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -96,8 +96,12 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn new(workers: usize) -> Self {
+        Self::with(workers, Plan::default()).await
+    }
+
+    pub async fn with(workers: usize, plan: Plan) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let fleet = Self::planned(workers, Plan::default(), dir.path()).await;
+        let fleet = Self::planned(workers, plan, dir.path()).await;
         Self { _dir: Some(dir), ..fleet }
     }
 

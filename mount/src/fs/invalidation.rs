@@ -35,7 +35,7 @@ impl FileSystem {
         }
     }
 
-    fn heed(&self, changed: &Changed) {
+    pub(super) fn heed(&self, changed: &Changed) {
         match changed {
             Changed::Here(changes) => changes.iter().for_each(|change| match change {
                 Change::Entry(path) => self.entry_changed(path),

@@ -1,5 +1,7 @@
+use penstock_wire::message::Change;
+
 use super::*;
-use crate::testing::MemoryBackend;
+use crate::{backend::Changed, testing::MemoryBackend};
 
 fn file_system() -> (Arc<MemoryBackend>, FileSystem) {
     let backend = Arc::new(MemoryBackend::default());
@@ -145,6 +147,32 @@ async fn a_small_file_that_cannot_be_fetched_opens_and_its_reader_is_told() {
     assert_eq!(opened.content, None);
     assert_eq!(fs.read(opened.handle, 0, 5).await, Err(Errno::IO));
     assert_eq!(&fs.read(opened.handle, 0, 5).await.unwrap()[..], b"hello");
+}
+
+#[tokio::test]
+async fn what_workers_tell_is_asked_for_anew_and_goes_on_to_the_kernel() {
+    let (backend, fs) = file_system();
+    let fs = Arc::new(fs);
+    let mut kernel = fs.invalidations();
+    tokio::spawn(FileSystem::follow(Arc::downgrade(&fs)));
+    let (directory, old) = (find(&fs, "dir").await.ino, find(&fs, "dir/a").await.ino);
+    backend.add(b"dir/a", b"other");
+    backend.tell(Changed::Here(vec![Change::Entry(b"dir/a".to_vec()), Change::Entry(b"unknown/x".to_vec())]));
+    let name = |parent, name: &str| Some(Invalidation { parent, name: name.into() });
+    assert_eq!(kernel.recv().await, name(directory, "a"));
+    let new = find(&fs, "dir/a").await.ino;
+    assert_ne!(new, old);
+    fs.forget(old, 1);
+
+    backend.add(b"dir/a", b"once more");
+    backend.tell(Changed::Here(vec![Change::Directory(b"dir".to_vec())]));
+    assert_eq!(kernel.recv().await, name(directory, "a"));
+    assert_ne!(find(&fs, "dir/a").await.ino, new);
+
+    let asked = backend.stats();
+    fs.heed(&Changed::Anywhere);
+    find(&fs, "dir").await;
+    assert_eq!(backend.stats(), asked + 1);
 }
 
 #[tokio::test]

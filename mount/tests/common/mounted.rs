@@ -35,6 +35,7 @@ impl Mounted {
         let passthrough = tuning.passthrough;
         let options = Options { dataset: "test/data".into(), allow_other: true, passthrough };
         let fs = Arc::new(FileSystem::new(backend, tuning));
+        runtime.spawn(FileSystem::follow(Arc::downgrade(&fs)));
         let (served, _) = Served::mount(dir.path(), fs, runtime.handle().clone(), &options).unwrap();
         let thread = std::thread::spawn(move || served.run().unwrap());
         Self { dir, thread: Some(thread), runtime: Some(runtime) }
