@@ -93,7 +93,7 @@ impl View {
         let Some((parent, name)) = split(path) else { return Ok(Told::now(directory())) };
         match self.listings.peek(parent).map_or(Known::Unknown, |listing| listing.find(name)) {
             Known::Entry(entry, asked) => {
-                return Ok(Told { value: self.entry(&self.namespace.resolve(parent), entry).attr, asked });
+                return Ok(Told { value: entry_at(&self.namespace.resolve(parent), entry).attr, asked });
             }
             Known::Nothing(asked) if self.lifetime.is_believed_absent(asked) => return Err(Failure::NotFound),
             Known::Nothing(_) | Known::Unknown => {}
@@ -113,7 +113,7 @@ impl View {
         let listing = self.listings.get(path, grace, |before| self.begin(path, before));
         let page = listing.page(after, (limit as usize).min(PAGE)).await?;
         let place = self.namespace.resolve(path);
-        let entries = page.entries.into_iter().map(|entry| self.entry(&place, entry)).collect();
+        let entries = page.entries.into_iter().map(|entry| entry_at(&place, entry)).collect();
         Ok(Told { value: (entries, page.more), asked: page.asked })
     }
 
@@ -172,16 +172,6 @@ impl View {
             listings.upgrade().iter().for_each(|listings| listings.shrink());
         };
         Listing::begin(pages, Sorter::new(mounts, Instant::now()), self.lifetime, self.listings.bytes(), done)
-    }
-
-    /// An entry of the directory at `place`.
-    fn entry(&self, place: &Place<'_, Source>, ListedEntry { name, status }: ListedEntry) -> Entry {
-        let attr = match place.mount {
-            Some((source, b"")) => attr(&source.spec.source, &name, status),
-            Some((source, inner)) => attr(&source.spec.source, &[inner, b"/", &name].concat(), status),
-            None => directory(),
-        };
-        Entry { name, attr }
     }
 }
 
@@ -244,6 +234,16 @@ impl Lifetime {
             Err(_) => Some(Duration::ZERO),
         }
     }
+}
+
+/// An entry of the directory at `place`.
+fn entry_at(place: &Place<'_, Source>, ListedEntry { name, status }: ListedEntry) -> Entry {
+    let attr = match place.mount {
+        Some((source, b"")) => attr(&source.spec.source, &name, status),
+        Some((source, inner)) => attr(&source.spec.source, &[inner, b"/", &name].concat(), status),
+        None => directory(),
+    };
+    Entry { name, attr }
 }
 
 fn changed(directory: &[u8], difference: Difference) -> Vec<Change> {

@@ -80,18 +80,24 @@ impl Worker {
         }
     }
 
-    /// Takes a new configuration. Mounts that did not change keep their connections; all metadata is asked for anew.
+    /// Takes a new configuration. Mounts that did not change keep their connections; unless only the member list did, all
+    /// metadata is asked for anew.
     pub(crate) fn reload(&self, loaded: &Loaded) {
-        let kept = self.view().namespace.mounts().map(|s| (s.spec.path.clone(), s.clone())).collect();
+        if let Some(list) = &loaded.members {
+            self.members.adopt(list.clone());
+        }
+        let kept: HashMap<_, _> =
+            self.view().namespace.mounts().map(|source| (source.spec.path.clone(), source.clone())).collect();
+        let is_kept = |spec: &MountSpec| kept.get(&spec.path).is_some_and(|source| source.spec == *spec);
+        if **self.config.read() == loaded.config && loaded.mounts.iter().all(is_kept) {
+            return;
+        }
         if loaded.config.tiers != self.config.read().tiers {
             tracing::warn!("changed tiers take effect when the worker starts again");
         }
         *self.fills.origin().view.write() = Arc::new(view(loaded, &kept, &self.metrics, &self.changes));
         self.changes.note_all();
         *self.config.write() = Arc::new(loaded.config.clone());
-        if let Some(list) = &loaded.members {
-            self.members.adopt(list.clone());
-        }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {

@@ -120,7 +120,12 @@ impl Listing {
     pub(super) fn is_usable(&self, grace: Duration) -> bool {
         let state = self.state.borrow();
         let failed = matches!(state.end, Some(Err(_)));
-        let life = self.lifetime.of(state.end.as_ref().unwrap_or(&Ok(())));
+        let life = match &state.end {
+            // An empty directory is an absence too, of whatever will be put there.
+            Some(Ok(())) if state.entries() == 0 => Some(self.lifetime.negative()),
+            Some(end) => self.lifetime.of(end),
+            None => self.lifetime.of(&Ok(())),
+        };
         let grace = if failed { Duration::ZERO } else { grace };
         life.is_none_or(|life| Instant::now() < state.touched.unwrap_or(self.begun) + life.max(grace))
     }

@@ -29,14 +29,14 @@ impl FileSystem {
     pub async fn follow(this: Weak<Self>) {
         loop {
             let Some(backend) = this.upgrade().map(|fs| fs.backend.clone()) else { return };
-            let changed = backend.changed().await;
+            let told = backend.changed().await;
             let Some(fs) = this.upgrade() else { return };
-            fs.heed(&changed);
+            fs.heed(&told);
         }
     }
 
-    pub(super) fn heed(&self, changed: &Changed) {
-        match changed {
+    pub(super) fn heed(&self, told: &Changed) {
+        match told {
             Changed::Here(changes) => changes.iter().for_each(|change| match change {
                 Change::Entry(path) => self.entry_changed(path),
                 Change::Directory(path) => self.directory_changed(path),

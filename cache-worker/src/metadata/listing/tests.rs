@@ -135,6 +135,17 @@ async fn a_listing_ages_and_gives_its_memory_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_directory_is_looked_at_again_soon() {
+    let mut rig = Rig::new();
+    rig.feed = None;
+    assert_eq!(rig.names(None, 1).await, (vec![], false));
+    tokio::time::advance(Duration::from_millis(4900)).await;
+    assert!(rig.listing.is_usable(Duration::ZERO));
+    tokio::time::advance(Duration::from_millis(200)).await;
+    assert!(!rig.listing.is_usable(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_who_waits_means_nothing_more_is_asked_for() {
     let rig = Rig::new();
     rig.feed(0..10);
