@@ -319,6 +319,38 @@ fn a_page_of_a_file_can_be_mapped_and_read_in_small_pieces() {
     assert!(seen == MemoryBackend::pattern(0, 5_000_001));
 }
 
+/// Content is given to the kernel at open; a reader that has the same file open already may be waiting for a page of it.
+#[test]
+fn a_small_file_may_be_opened_by_many_at_once_while_its_pages_are_dropped() {
+    const READERS: usize = 8;
+    const FILES: u32 = 60;
+    let backend = memory();
+    let content = MemoryBackend::pattern(0, 100_000);
+    for file in 0..FILES {
+        backend.add(file.to_string().as_bytes(), &content);
+        backend.delay_read(file.to_string().as_bytes(), Duration::from_millis(1));
+    }
+    let mount = Mounted::new(backend);
+    let (done, all) = std::sync::mpsc::channel();
+    for _ in 0..READERS {
+        let (dir, content, done) = (mount.path().to_owned(), content.clone(), done.clone());
+        std::thread::spawn(move || {
+            for file in 0..FILES {
+                let mut file = File::open(dir.join(file.to_string())).unwrap();
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                let mut data = Vec::new();
+                file.read_to_end(&mut data).unwrap();
+                assert!(data == content);
+            }
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..READERS {
+        // Who fails ends the mount by force, and with it whatever waits for it.
+        assert_eq!(all.recv_timeout(Duration::from_secs(20)), Ok(()), "readers wait for each other");
+    }
+}
+
 /// [`Mounted`] looks at the mount table and the session when it goes.
 #[test]
 fn nothing_is_left_after_an_unmount() {

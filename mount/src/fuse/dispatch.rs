@@ -152,12 +152,7 @@ impl Dispatcher {
         let (fs, backings, ino) = (self.fs.clone(), self.backings.clone(), header.node);
         self.go(header, Ends::Early, async move {
             match fs.open(ino, writable).await {
-                Ok(opened) => {
-                    if let Some(content) = &opened.content {
-                        give(reply.device(), ino, content);
-                    }
-                    backings.reply(ino, &opened, reply);
-                }
+                Ok(opened) => backings.reply(ino, &opened, reply),
                 Err(error) => reply.error(error),
             }
         });
@@ -239,13 +234,6 @@ struct Malformed;
 
 fn argument<T: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Result<T, Malformed> {
     T::read_from_prefix(body).map(|(argument, _)| argument).map_err(|_| Malformed)
-}
-
-/// Puts the content of a file into the kernel's page cache.
-fn give(device: &Device, ino: u64, content: &[u8]) {
-    if let Err(error) = device.store(ino, content) {
-        tracing::debug!(%error, "the kernel does not take the content of a file, it will ask for it");
-    }
 }
 
 /// The size of a Dataset is not known to its mounts: no blocks, none of them free.

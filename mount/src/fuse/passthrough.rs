@@ -60,11 +60,20 @@ impl Backings {
         Self { usable: AtomicBool::new(usable), modes: Mutex::new(modes), journal }
     }
 
-    /// Answers an open, by passthrough where the inode's mode is or can become that.
+    /// Answers an open, by passthrough where the inode's mode is or can become that. Content goes into the kernel's page
+    /// cache before.
     pub(super) fn reply(&self, ino: u64, opened: &Opened, reply: Reply) {
         let mut modes = self.modes.lock();
         let mode =
             modes.entry(ino).or_insert_with(|| Mode { opens: 0, backing: self.back(ino, opened, reply.device()) });
+        // While anybody has the file open, pages may be locked until a READ is answered. Whoever gives content waits for
+        // them, and once all threads wait so, nobody is left to answer. RELEASE comes after the last READ.
+        if mode.opens == 0
+            && let Some(content) = &opened.content
+            && let Err(error) = reply.device().store(ino, content)
+        {
+            tracing::debug!(%error, "the kernel does not take the content of a file, it will ask for it");
+        }
         mode.opens += 1;
         let backing = mode.backing.as_ref().map(|backing| backing.id);
         drop(modes);
