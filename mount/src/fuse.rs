@@ -124,12 +124,12 @@ impl Served {
         })?;
         let dispatcher = &self.dispatcher;
         thread::scope(|scope| {
-            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(|| dispatcher.run())).collect();
+            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(move || dispatcher.run())).collect();
             let own = dispatcher.run();
             let joined = others
                 .into_iter()
                 .map(|other| other.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
-            joined.fold(own, |all, one| all.and(one))
+            joined.fold(own, Result::and)
         })
     }
 }

@@ -178,7 +178,7 @@ async fn mounted(program: &Program) -> Result<(), Wrong> {
 }
 
 /// Runs `cases` random programs, or as many as the environment asks for.
-fn check(cases: u32, one: impl AsyncFn(&Program) -> Result<(), Wrong>) {
+fn check(cases: u32, one: &impl AsyncFn(&Program) -> Result<(), Wrong>) {
     let wanted = std::env::var("PENSTOCK_FAULT_CASES").ok().and_then(|cases| cases.parse().ok());
     let from_environment = ProptestConfig::default();
     let seed = match from_environment.rng_seed {
@@ -203,10 +203,10 @@ fn check(cases: u32, one: impl AsyncFn(&Program) -> Result<(), Wrong>) {
 
 #[test]
 fn whatever_goes_wrong_readers_see_their_version_or_that_it_was_replaced() {
-    check(10, direct);
+    check(10, &direct);
 }
 
 #[test]
 fn so_do_readers_of_a_mount_with_passthrough() {
-    check(5, mounted);
+    check(5, &mounted);
 }

@@ -101,7 +101,7 @@ fn force_unmount_later(dir: &Path) -> mpsc::Sender<()> {
     let (over, watch) = mpsc::channel();
     let dir = dir.to_owned();
     std::thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(Duration::from_mins(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = unmount(&dir, UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
     });

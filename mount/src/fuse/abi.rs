@@ -97,7 +97,7 @@ pub(super) struct InitIn {
     pub minor: u32,
     pub max_readahead: u32,
     pub flags: u32,
-    /// The upper half, where `flags` has INIT_EXT; older kernels send nothing from here on.
+    /// The upper half, where `flags` has `INIT_EXT`; older kernels send nothing from here on.
     pub flags2: u32,
     pub unused: [u32; 11],
 }
@@ -200,7 +200,7 @@ pub(super) struct ReleaseIn {
     pub lock_owner: u64,
 }
 
-/// What FORGET says of its node, and BATCH_FORGET of each of `count` that follow it.
+/// What FORGET says of its node, and `BATCH_FORGET` of each of `count` that follow it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct ForgetOne {

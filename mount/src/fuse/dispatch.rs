@@ -82,28 +82,33 @@ impl Dispatcher {
     }
 
     fn answer(&self, header: &InHeader, body: &[u8]) {
-        let reply = self.reply(header);
-        let done = match header.opcode {
-            op::LOOKUP => self.lookup(header, body, reply),
-            op::GETATTR => self.getattr(header, reply),
-            op::READLINK => self.readlink(header, reply),
-            op::OPEN => self.open(header, body, reply),
-            op::READ => self.read(header, body, reply),
-            op::RELEASE => self.release(header, body, reply),
-            op::OPENDIR => self.opendir(header, reply),
-            op::READDIR => self.readdir(header, body, false, reply),
-            op::READDIRPLUS => self.readdir(header, body, true, reply),
-            op::RELEASEDIR => self.releasedir(body, reply),
-            op::ACCESS => self.access(header, body, reply),
-            op::STATFS => statfs(reply),
-            op::FSYNC | op::FSYNCDIR => Ok(reply.ok()),
-            change if op::CHANGES.contains(&change) => Ok(reply.error(Errno::ROFS)),
-            // The kernel does not ask again: there is nothing to flush, and no extended attributes.
-            _ => Ok(reply.error(Errno::NOSYS)),
-        };
-        if let Err(Malformed) = done {
+        // A request that is refused here gets its answer from the dropped reply.
+        if self.take(header, body).is_none() {
             tracing::warn!(operation = header.opcode, "a request is shorter than its kind");
         }
+    }
+
+    fn take(&self, header: &InHeader, body: &[u8]) -> Option<()> {
+        let reply = self.reply(header);
+        match header.opcode {
+            op::LOOKUP => self.lookup(header, body.split(|byte| *byte == 0).next()?, reply),
+            op::GETATTR => self.getattr(header, reply),
+            op::READLINK => self.readlink(header, reply),
+            op::OPEN => self.open(header, argument(body)?, reply),
+            op::READ => self.read(header, argument(body)?, reply),
+            op::RELEASE => self.release(header, argument(body)?, reply),
+            op::OPENDIR => self.opendir(header, reply),
+            op::READDIR => self.readdir(header, argument(body)?, false, reply),
+            op::READDIRPLUS => self.readdir(header, argument(body)?, true, reply),
+            op::RELEASEDIR => self.releasedir(argument(body)?, reply),
+            op::ACCESS => self.access(header, argument(body)?, reply),
+            op::STATFS => statfs(reply),
+            op::FSYNC | op::FSYNCDIR => reply.ok(),
+            change if op::CHANGES.contains(&change) => reply.error(Errno::ROFS),
+            // The kernel does not ask again: there is nothing to flush, and no extended attributes.
+            _ => reply.error(Errno::NOSYS),
+        }
+        Some(())
     }
 
     fn reply(&self, header: &InHeader) -> Reply {
@@ -127,28 +132,23 @@ impl Dispatcher {
         }
     }
 
-    fn lookup(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        let name = body.split(|byte| *byte == 0).next().ok_or(Malformed)?.to_vec();
-        let (fs, parent) = (self.fs.clone(), header.node);
+    fn lookup(&self, header: &InHeader, name: &[u8], reply: Reply) {
+        let (fs, parent, name) = (self.fs.clone(), header.node, name.to_vec());
         self.go(header, Ends::Early, async move { answer::found(fs.lookup(parent, &name).await, reply) });
-        Ok(())
     }
 
-    fn getattr(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
+    fn getattr(&self, header: &InHeader, reply: Reply) {
         let (fs, ino) = (self.fs.clone(), header.node);
         self.go(header, Ends::Early, async move { answer::stat(fs.getattr(ino).await, reply) });
-        Ok(())
     }
 
-    fn readlink(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
+    fn readlink(&self, header: &InHeader, reply: Reply) {
         let (fs, ino) = (self.fs.clone(), header.node);
         self.go(header, Ends::Early, async move { answer::data(fs.readlink(ino).await, reply) });
-        Ok(())
     }
 
-    fn open(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        let flags = OFlags::from_bits_retain(argument::<OpenIn>(body)?.flags);
-        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+    fn open(&self, header: &InHeader, asked: OpenIn, reply: Reply) {
+        let writable = OFlags::from_bits_retain(asked.flags).intersects(OFlags::WRONLY | OFlags::RDWR);
         let (fs, backings, ino) = (self.fs.clone(), self.backings.clone(), header.node);
         self.go(header, Ends::Early, async move {
             match fs.open(ino, writable).await {
@@ -156,45 +156,40 @@ impl Dispatcher {
                 Err(error) => reply.error(error),
             }
         });
-        Ok(())
     }
 
-    fn read(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        let ReadIn { handle, offset, size, .. } = argument(body)?;
+    fn read(&self, header: &InHeader, ReadIn { handle, offset, size, .. }: ReadIn, reply: Reply) {
         let fs = self.fs.clone();
         self.go(header, Ends::Early, async move { answer::data(fs.read(handle, offset, size).await, reply) });
-        Ok(())
     }
 
-    fn release(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        self.fs.release(argument::<ReleaseIn>(body)?.handle);
+    fn release(&self, header: &InHeader, released: ReleaseIn, reply: Reply) {
+        self.fs.release(released.handle);
         self.backings.release(header.node, &self.device);
-        Ok(reply.ok())
+        reply.ok();
     }
 
-    fn opendir(&self, header: &InHeader, reply: Reply) -> Result<(), Malformed> {
-        Ok(reply.outcome(self.fs.opendir(header.node), |handle| OpenOut { handle, open_flags: 0, backing: 0 }))
+    fn opendir(&self, header: &InHeader, reply: Reply) {
+        reply.outcome(self.fs.opendir(header.node), |handle| OpenOut { handle, open_flags: 0, backing: 0 });
     }
 
-    fn readdir(&self, header: &InHeader, body: &[u8], plus: bool, reply: Reply) -> Result<(), Malformed> {
-        let ReadIn { handle, offset, size, .. } = argument(body)?;
+    fn readdir(&self, header: &InHeader, asked: ReadIn, plus: bool, reply: Reply) {
+        let ReadIn { handle, offset, size, .. } = asked;
         let fs = self.fs.clone();
         self.go(header, Ends::ByItself, async move {
             answer::directory(&fs, handle, offset, size as usize, plus, reply).await;
         });
-        Ok(())
     }
 
-    fn releasedir(&self, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        self.fs.releasedir(argument::<ReleaseIn>(body)?.handle);
-        Ok(reply.ok())
+    fn releasedir(&self, released: ReleaseIn, reply: Reply) {
+        self.fs.releasedir(released.handle);
+        reply.ok();
     }
 
     /// Everybody who may see the mount may read it: a pod got it by its claim. Only what is refused to all is refused.
-    fn access(&self, header: &InHeader, body: &[u8], reply: Reply) -> Result<(), Malformed> {
-        let AccessIn { mask, .. } = argument(body)?;
+    fn access(&self, header: &InHeader, AccessIn { mask, .. }: AccessIn, reply: Reply) {
         if mask & WRITE != 0 {
-            return Ok(reply.error(Errno::ROFS));
+            return reply.error(Errno::ROFS);
         }
         let (fs, ino) = (self.fs.clone(), header.node);
         self.go(header, Ends::Early, async move {
@@ -204,11 +199,10 @@ impl Dispatcher {
                 Err(error) => reply.error(error),
             }
         });
-        Ok(())
     }
 
     fn forget(&self, node: u64, body: &[u8]) {
-        if let Ok(lookups) = argument::<u64>(body) {
+        if let Some(lookups) = argument(body) {
             self.fs.forget(node, lookups);
         }
     }
@@ -223,21 +217,19 @@ impl Dispatcher {
     }
 
     fn interrupt(&self, body: &[u8]) {
-        if let Ok(unique) = argument::<u64>(body) {
+        if let Some(unique) = argument(body) {
             self.waiting.interrupt(unique);
         }
     }
 }
 
-/// A request without what its kind must have. Its reply, dropped, has said so to who waits.
-struct Malformed;
-
-fn argument<T: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Result<T, Malformed> {
-    T::read_from_prefix(body).map(|(argument, _)| argument).map_err(|_| Malformed)
+/// `None`: the request is shorter than its kind.
+fn argument<T: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Option<T> {
+    T::read_from_prefix(body).ok().map(|(argument, _)| argument)
 }
 
 /// The size of a Dataset is not known to its mounts: no blocks, none of them free.
-fn statfs(reply: Reply) -> Result<(), Malformed> {
+fn statfs(reply: Reply) {
     let (name_len, block_size) = (NAME_MAX as u32, 4096);
-    Ok(reply.value(&StatfsOut { block_size, name_len, fragment_size: block_size, ..StatfsOut::default() }))
+    reply.value(&StatfsOut { block_size, name_len, fragment_size: block_size, ..StatfsOut::default() });
 }

@@ -244,9 +244,7 @@ fn rot(tiers: &[PathBuf], file: usize, at: f64) {
 
 fn data_files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let found = entries.flatten().map(|entry| entry.path()).flat_map(|path| match path.is_dir() {
-        true => data_files(&path),
-        false => vec![path],
-    });
+    let paths = entries.flatten().map(|entry| entry.path());
+    let found = paths.flat_map(|path| if path.is_dir() { data_files(&path) } else { vec![path] });
     found.filter(|path| path.extension().is_some_and(|extension| extension == "data")).collect()
 }
