@@ -64,6 +64,8 @@ pub(crate) trait Policy: Send {
     fn victim(&mut self) -> Option<Arc<Node>>;
     /// A victim that cannot leave now (pinned, being read): in again, with the bytes it had.
     fn put_back(&mut self, node: &Arc<Node>);
+    /// A node that was in another policy until now, with the bytes it had.
+    fn adopt(&mut self, node: &Arc<Node>);
     fn len(&self) -> usize;
     /// Of all nodes that are in.
     fn bytes(&self) -> u64;
@@ -132,7 +134,7 @@ impl Eviction {
         let was_in = from.len() < before;
         node.replica.store(replica, Relaxed);
         if was_in {
-            policies.of(node).put_back(node);
+            policies.of(node).adopt(node);
         }
     }
 

@@ -231,6 +231,11 @@ impl Policy for TinyLfu {
         self.enter(node, place);
     }
 
+    fn adopt(&mut self, node: &Arc<Node>) {
+        // Never to the window: the other policy's queue may still have the node, and would take it for one of its own.
+        self.enter(node, MAIN);
+    }
+
     fn len(&self) -> usize {
         self.live
     }
