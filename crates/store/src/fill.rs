@@ -94,7 +94,9 @@ impl Inner {
                 Ok(()) => {
                     slot.verified.fetch_or(batch.mask, Relaxed);
                     let bytes = page::mask_bytes(entry.object.size, batch.extent, batch.mask);
-                    self.counters.cached.fetch_add(bytes, Relaxed);
+                    if let Some(home) = &state.home {
+                        self.counters.gain(&home.node, bytes);
+                    }
                     return Ok(());
                 }
                 Err(error) => last = error,

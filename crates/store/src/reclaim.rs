@@ -140,6 +140,11 @@ impl Inner {
 
     /// The extent is from now on where its copy is.
     pub(crate) fn settle(&self, entry: &Entry, extent: u32, state: &mut SlotState, moved: SlotState) {
+        let bytes = page::mask_bytes(entry.object.size, extent, state.pages);
+        if let (Some(from), Some(to)) = (&state.home, &moved.home) {
+            self.counters.lose(&from.node, bytes);
+            self.counters.gain(&to.node, bytes);
+        }
         self.leave(entry, extent, state);
         *state = moved;
     }
@@ -155,8 +160,10 @@ impl Inner {
 
     /// Takes an extent out of the index and off its tier.
     fn clear(&self, entry: &Arc<Entry>, extent: u32, slot: &Slot, mut state: RwLockWriteGuard<'_, SlotState>) {
+        if let Some(home) = &state.home {
+            self.counters.lose(&home.node, page::mask_bytes(entry.object.size, extent, state.pages));
+        }
         self.leave(entry, extent, &state);
-        self.counters.cached.fetch_sub(page::mask_bytes(entry.object.size, extent, state.pages), Relaxed);
         *state = SlotState { gone: true, ..SlotState::default() };
         slot.verified.store(0, Relaxed);
         entry.remove_slot(extent);

@@ -100,9 +100,8 @@ impl Inner {
                 // Before others see the extent: whoever removes it releases this.
                 tier.quota.found(all);
                 tier.evict.insert(&home.node, all, self.is_replica(key, extent));
+                self.counters.gain(&home.node, page::mask_bytes(parsed.object.size, extent, state.pages));
             }
-            let present = page::mask_bytes(parsed.object.size, extent, state.pages);
-            self.counters.cached.fetch_add(present, Relaxed);
             charged += cost;
             *held = state;
         }

@@ -105,7 +105,7 @@ impl Inner {
         }
         state.pages &= !bad;
         slot.verified.fetch_and(!bad, Relaxed);
-        self.counters.cached.fetch_sub(page::mask_bytes(entry.object.size, extent, bad), Relaxed);
+        self.counters.lose(&home.node, page::mask_bytes(entry.object.size, extent, bad));
         self.counters.corrupt.fetch_add(u64::from(bad.count_ones()), Relaxed);
         tracing::warn!(key = %format!("{:032x}", entry.object.key.0), extent, pages = bad.count_ones(), "dropped bad pages");
     }

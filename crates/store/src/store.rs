@@ -17,6 +17,7 @@ use penstock_wire::{
 };
 
 use crate::{
+    evict::Node,
     index::{Index, PinnedFile},
     page,
     promote::Candidates,
@@ -55,11 +56,28 @@ impl Inner {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) cached: AtomicU64,
+    cached: AtomicU64,
+    replicas: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) demoted: AtomicU64,
     pub(crate) promoted: AtomicU64,
     pub(crate) corrupt: AtomicU64,
+}
+
+impl Counters {
+    fn of(&self, node: &Node) -> &AtomicU64 {
+        if node.is_replica() { &self.replicas } else { &self.cached }
+    }
+
+    /// So many bytes of the extent are present now and were not before. Its state is locked.
+    pub(crate) fn gain(&self, node: &Node, bytes: u64) {
+        self.of(node).fetch_add(bytes, Relaxed);
+    }
+
+    /// The opposite of [`Self::gain`].
+    pub(crate) fn lose(&self, node: &Node, bytes: u64) {
+        self.of(node).fetch_sub(bytes, Relaxed);
+    }
 }
 
 /// Why bytes were not kept. The bytes themselves are good: a caller that has them serves them all the same.
@@ -109,8 +127,10 @@ pub struct TierStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     pub tiers: Vec<TierStats>,
-    /// Bytes of objects that are present, without overhead.
+    /// Bytes of objects that are present, without overhead and without replicas.
     pub cached_bytes: u64,
+    /// Bytes of replicas, in the same way.
+    pub replica_bytes: u64,
     /// Bytes that left the store for want of room.
     pub evicted_bytes: u64,
     /// Bytes that went one tier down.
@@ -153,9 +173,12 @@ impl Store {
         for entry in self.inner.index.entries() {
             let replica = |extent| self.inner.is_replica(entry.object.key, extent);
             for (extent, slot) in entry.slots() {
-                if let Some(home) = &slot.state.read().home {
-                    self.inner.tiers[home.tier].evict.reassign(&home.node, replica(extent));
-                }
+                let state = slot.state.read();
+                let Some(home) = &state.home else { continue };
+                let bytes = page::mask_bytes(entry.object.size, extent, state.pages);
+                self.inner.counters.lose(&home.node, bytes);
+                self.inner.tiers[home.tier].evict.reassign(&home.node, replica(extent));
+                self.inner.counters.gain(&home.node, bytes);
             }
         }
     }
@@ -256,6 +279,7 @@ impl Store {
         StoreStats {
             tiers: self.inner.tiers.iter().map(tier).collect(),
             cached_bytes: counters.cached.load(Relaxed),
+            replica_bytes: counters.replicas.load(Relaxed),
             evicted_bytes: counters.evicted.load(Relaxed),
             demoted_bytes: counters.demoted.load(Relaxed),
             promoted_bytes: counters.promoted.load(Relaxed),

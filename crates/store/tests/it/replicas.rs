@@ -75,7 +75,11 @@ fn what_becomes_owned_stays_and_what_is_lost_goes_first() {
     // The other half is owned now.
     let owned: Vec<ObjectKey> = all[6..].iter().map(|object| object.key).collect();
     store.claim(move |key, _| owned.contains(&key));
+    let counted = |store: &Store| (store.stats().cached_bytes, store.stats().replica_bytes);
+    assert_eq!(counted(&store), (6 * MIB, 6 * MIB));
     all[12..18].iter().for_each(|object| write_all(&store, object));
     assert_eq!(held(&store, &all[6..18]), 12);
-    assert!(held(&store, &all[..6]) < 3);
+    let left = held(&store, &all[..6]) as u64;
+    assert!(left < 3);
+    assert_eq!(counted(&store), (12 * MIB, left * MIB));
 }
