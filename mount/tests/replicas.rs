@@ -59,8 +59,13 @@ impl Rig {
         join_all(self.fleet.workers.iter().map(async |worker| self.fleet.stats(worker).await.served_bytes)).await
     }
 
+    /// Bytes of whole extents that each worker keeps, its own and replicas. What a tier takes besides is less than one.
     async fn cached(&self) -> Vec<u64> {
-        join_all(self.fleet.workers.iter().map(async |worker| self.fleet.stats(worker).await.cached_bytes)).await
+        let whole = async |worker| {
+            let used: u64 = self.fleet.stats(worker).await.tiers.iter().map(|tier| tier.used_bytes).sum();
+            used / EXTENT * EXTENT
+        };
+        join_all(self.fleet.workers.iter().map(whole)).await
     }
 
     fn owner(&self, object: &Object) -> usize {
