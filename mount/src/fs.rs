@@ -146,9 +146,7 @@ impl FileSystem {
 
     pub fn forget(&self, ino: u64, count: u64) {
         let mut inodes = self.inodes.lock();
-        let directory = inodes.get(ino).is_some_and(|node| node.attr.kind == Kind::Directory);
-        inodes.forget(ino, count);
-        if directory && inodes.get(ino).is_none() {
+        if inodes.forget(ino, count) {
             self.journal.remove(Key::Directory(ino));
         }
     }

@@ -179,17 +179,19 @@ impl Inodes {
         self.nodes.entry(ino).or_insert_with(|| Box::new(Kept::new(path, attr, fresh_until)))
     }
 
-    /// Takes back `count` lookups; a number without any is gone.
-    pub fn forget(&mut self, ino: u64, count: u64) {
-        let Some(kept) = self.nodes.get_mut(&ino) else { return };
+    /// Takes back `count` lookups; a number without any is gone. True when that was a directory's.
+    pub fn forget(&mut self, ino: u64, count: u64) -> bool {
+        let Some(kept) = self.nodes.get_mut(&ino) else { return false };
         kept.lookups = u64::from(kept.lookups).saturating_sub(count) as u32;
-        if kept.lookups == 0 && ino != ROOT {
-            let hash = xxh3_64(kept.path());
-            self.nodes.remove(&ino);
-            if self.by_path.get(&hash) == Some(&ino) {
-                self.by_path.remove(&hash);
-            }
+        if kept.lookups > 0 || ino == ROOT {
+            return false;
         }
+        let (hash, directory) = (xxh3_64(kept.path()), kept.kind == Kind::Directory);
+        self.nodes.remove(&ino);
+        if self.by_path.get(&hash) == Some(&ino) {
+            self.by_path.remove(&hash);
+        }
+        directory
     }
 
     /// The number that `path` has or would get. Distinct things with one hash take the numbers that follow.
