@@ -15,6 +15,8 @@ pub struct Facts {
     /// Owner of all files as the mount shows them.
     pub uid: u32,
     pub gid: u32,
+    /// How many workers share it out.
+    pub workers: usize,
 }
 
 /// One page of a directory, in the order of [`penstock_wire::message::listing_key`].

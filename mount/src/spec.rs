@@ -2,7 +2,11 @@
 
 use std::{fmt, path::PathBuf};
 
+use penstock_wire::message::EXTENT;
 use serde::{Deserialize, Serialize};
+
+const LEAST_WINDOW: u64 = 16 << 20;
+const MOST_WINDOW: u64 = 64 << 20;
 
 /// Everything that one mounted Dataset needs. Unknown fields are refused: plugin and mount process are one binary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +34,8 @@ pub struct MountSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tuning {
-    /// The most bytes that readahead keeps for one open file.
-    pub readahead_bytes: u64,
+    /// The most bytes that readahead keeps for one open file; by default as [`Tuning::readahead`] says.
+    pub readahead_bytes: Option<u64>,
     /// The most bytes that readahead keeps for all open files together.
     pub readahead_total_bytes: u64,
     /// How long a request is tried again while workers cannot be reached, milliseconds; then EIO.
@@ -44,12 +48,20 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            readahead_bytes: 16 << 20,
+            readahead_bytes: None,
             readahead_total_bytes: 256 << 20,
             patience_ms: 60_000,
             probe_after_ms: 3_000,
             passthrough: Passthrough::Auto,
         }
+    }
+}
+
+impl Tuning {
+    /// Bytes of readahead for one open file of a Dataset with so many workers: enough that readers who go through a file
+    /// side by side keep most of the workers busy, though neighbouring extents may lie on the same one.
+    pub fn readahead(&self, workers: usize) -> u64 {
+        self.readahead_bytes.unwrap_or((workers as u64).saturating_mul(2 * EXTENT).clamp(LEAST_WINDOW, MOST_WINDOW))
     }
 }
 

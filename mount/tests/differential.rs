@@ -149,7 +149,7 @@ fn a_mount_shows_the_very_tree() {
 fn with_little_room_for_readahead_the_bytes_are_the_same() {
     let real = tempfile::tempdir().unwrap();
     grow(real.path());
-    let tuning = Tuning { readahead_bytes: 2 << 20, readahead_total_bytes: 3 << 20, ..without_passthrough() };
+    let tuning = Tuning { readahead_bytes: Some(2 << 20), readahead_total_bytes: 3 << 20, ..without_passthrough() };
     mount_shows_its_tree(Tree { root: real.path().into(), local: false }, tuning, 12);
 }
 

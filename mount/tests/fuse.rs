@@ -29,7 +29,7 @@ use penstock_mount::{
 use penstock_wire::message::Change;
 use rustix::io::Errno;
 
-const FACTS: Facts = Facts { revalidate: None, uid: 1234, gid: 5678 };
+const FACTS: Facts = Facts { revalidate: None, uid: 1234, gid: 5678, workers: 1 };
 
 fn memory() -> Arc<MemoryBackend> {
     let backend = Arc::new(MemoryBackend::default());

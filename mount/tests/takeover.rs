@@ -138,7 +138,7 @@ const SIZE: u64 = 40 << 20;
 
 fn backend() -> Arc<MemoryBackend> {
     let backend = Arc::new(MemoryBackend::default());
-    backend.set_facts(penstock_mount::backend::Facts { revalidate: None, uid: 0, gid: 0 });
+    backend.set_facts(penstock_mount::backend::Facts { revalidate: None, uid: 0, gid: 0, workers: 1 });
     backend.add_patterned(b"dir/large", SIZE);
     for i in 0..2500 {
         backend.add(format!("dir/deep/{i:04}").as_bytes(), format!("content of {i}").as_bytes());

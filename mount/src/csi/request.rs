@@ -142,7 +142,7 @@ fn parse_tuning(attributes: &Map) -> Result<Tuning, RequestError> {
     if let Some(value) = attributes.get(ATTRIBUTE_READAHEAD) {
         let must = "a number of bytes";
         let bad = || RequestError::BadAttribute { name: ATTRIBUTE_READAHEAD, value: value.clone(), must };
-        tuning.readahead_bytes = value.parse().map_err(|_| bad())?;
+        tuning.readahead_bytes = Some(value.parse().map_err(|_| bad())?);
     }
     Ok(tuning)
 }
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(source.endpoints, ["10.0.0.1:9440", "[::1]:9440"]);
         let spec = source.spec(&StateDir::new("/state".into())).unwrap();
         assert_eq!(spec.socket_dir.unwrap(), Path::new("/state/sockets/ns/d.1"));
-        assert_eq!((spec.client_key.0.as_str(), spec.tuning.readahead_bytes), (KEY, 0));
+        assert_eq!((spec.client_key.0.as_str(), spec.tuning.readahead_bytes), (KEY, Some(0)));
         let keyless = Source::parse(&attributes, &Map::new()).unwrap();
         assert!(keyless.spec(&StateDir::new("/state".into())).is_none());
     }

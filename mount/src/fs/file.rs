@@ -80,7 +80,8 @@ impl FileSystem {
     }
 
     fn open_file(&self, ino: u64, object: Object, local: Option<Arc<LocalFile>>) -> OpenFile {
-        let streams = Mutex::new(Streams::new(self.tuning.readahead_bytes));
+        let workers = self.backend.facts().map_or(1, |facts| facts.workers);
+        let streams = Mutex::new(Streams::new(self.tuning.readahead(workers)));
         OpenFile { ino, object: self.objects.open(object), streams, local }
     }
 

@@ -6,6 +6,8 @@ use penstock_wire::message::Pattern;
 const STREAMS: usize = 16;
 /// The window that a stream begins with, bytes.
 const FIRST_WINDOW: u64 = 1 << 20;
+/// A window grows fourfold up to this, then twofold: until it spans several extents, a stream has one worker only.
+const WIDE: u64 = 16 << 20;
 /// A first read of this much at the very start of a file means that the file will be read through.
 const EAGER_START: u64 = 128 << 10;
 /// Reads of one stream may come out of order, because the kernel sends several at once.
@@ -51,7 +53,8 @@ impl Streams {
         if let Some(stream) = self.slots.iter_mut().flatten().find(|s| s.next.abs_diff(offset) <= slack) {
             // A read behind the front (one of several that were sent at once) does not widen the window.
             if end > stream.next {
-                stream.window = (stream.window * 2).clamp(FIRST_WINDOW.min(max_window), max_window);
+                let wider = stream.window * if stream.window < WIDE { 4 } else { 2 };
+                stream.window = wider.clamp(FIRST_WINDOW.min(max_window), max_window);
                 stream.next = end;
             }
             stream.used = clock;
@@ -85,7 +88,10 @@ mod tests {
     fn a_scan_opens_its_window_up_to_the_bound() {
         let mut streams = Streams::new(MAX);
         let ahead: Vec<u64> = (0..8).map(|i| streams.observe(i * MIB, MIB).ahead / MIB).collect();
-        assert_eq!(ahead, [1, 2, 4, 8, 16, 16, 16, 16]);
+        assert_eq!(ahead, [1, 4, 16, 16, 16, 16, 16, 16]);
+        let mut streams = Streams::new(4 * MAX);
+        let ahead: Vec<u64> = (0..6).map(|i| streams.observe(i * MIB, MIB).ahead / MIB).collect();
+        assert_eq!(ahead, [1, 4, 16, 32, 64, 64]);
     }
 
     #[test]

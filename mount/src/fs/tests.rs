@@ -5,7 +5,7 @@ use crate::{backend::Changed, testing::MemoryBackend};
 
 fn file_system() -> (Arc<MemoryBackend>, FileSystem) {
     let backend = Arc::new(MemoryBackend::default());
-    backend.set_facts(Facts { revalidate: None, uid: 7, gid: 8 });
+    backend.set_facts(Facts { revalidate: None, uid: 7, gid: 8, workers: 1 });
     backend.add(b"dir/a", b"hello");
     backend.add(b"b", b"");
     backend.add_link(b"l", b"dir/a");
@@ -62,7 +62,7 @@ async fn errors_have_their_errno() {
 #[tokio::test]
 async fn an_object_that_changes_under_a_handle_is_stale_and_new_for_who_opens_it_again() {
     let (backend, fs) = file_system();
-    backend.set_facts(Facts { revalidate: Some(Duration::ZERO), uid: 0, gid: 0 });
+    backend.set_facts(Facts { revalidate: Some(Duration::ZERO), uid: 0, gid: 0, workers: 1 });
     let old = find(&fs, "dir/a").await.ino;
     let handle = fs.open(old, false).await.unwrap().handle;
     backend.add(b"dir/a", b"other");

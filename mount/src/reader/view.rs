@@ -20,6 +20,7 @@ impl View {
             revalidate: description.revalidate_ms.map(Duration::from_millis),
             uid: description.uid,
             gid: description.gid,
+            workers: description.members.members.len(),
         };
         let members = description.members;
         let addresses = members.members.iter().map(|m| (m.id.clone(), Address::Tcp(m.addr.clone()))).collect();

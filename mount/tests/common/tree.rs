@@ -33,7 +33,7 @@ impl Tree {
 #[async_trait]
 impl Backend for Tree {
     fn facts(&self) -> Option<Facts> {
-        Some(Facts { revalidate: None, uid: 0, gid: 0 })
+        Some(Facts { revalidate: None, uid: 0, gid: 0, workers: 1 })
     }
 
     async fn stat(&self, path: &[u8]) -> Result<Told, ReadError> {

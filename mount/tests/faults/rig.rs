@@ -97,7 +97,7 @@ impl Rig {
             read_only: true,
             allow_other: true,
             tuning: Tuning {
-                readahead_bytes: 4 << 20,
+                readahead_bytes: Some(4 << 20),
                 readahead_total_bytes: 8 << 20,
                 patience_ms: PATIENCE.as_millis() as u64,
                 probe_after_ms: 200,
