@@ -4,9 +4,15 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use penstock_worker::{Options, run};
+use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+// Buffers of megabytes come and go on many threads: the system's allocator keeps them, this one reuses them sooner and gives
+// back the rest within a second (`.cargo/config.toml`; docs/performance.md, "Allocators").
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Serves one Dataset's extents and metadata from its tiers, and fetches what it lacks.
 #[derive(Parser)]

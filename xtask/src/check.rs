@@ -29,7 +29,7 @@ fn chart() -> anyhow::Result<()> {
 
 /// cargo-deny builds for minutes, so it runs where it is installed; its advisories need a network that CI may lack.
 fn licences() -> anyhow::Result<()> {
-    if tools::cargo().args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
+    if tools::cargo()?.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
         return cargo("bans, licences, sources", &["deny", "check", "bans", "licenses", "sources"]);
     }
     eprintln!("==> bans, licences, sources: skipped, cargo-deny is not installed (cargo install cargo-deny)");

@@ -31,5 +31,5 @@ pub(crate) fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 pub(crate) fn cargo(name: &str, args: &[&str]) -> anyhow::Result<()> {
-    step(name, tools::cargo().args(args))
+    step(name, tools::cargo()?.args(args))
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
     build()?;
     // One cluster serves all of them, one after the other.
-    let mut tests = tools::cargo();
+    let mut tests = tools::cargo()?;
     tests.args([
         "test",
         "--workspace",

@@ -216,7 +216,9 @@ pub fn cni_plugins() -> Result<PathBuf> {
 ///
 /// Build scripts (ring's) watch the variables that Cargo sets for what it runs, and with other values build anew all that
 /// depends on them.
-pub fn cargo() -> Command {
+pub fn cargo() -> Result<Command> {
+    // For the C parts of dependencies.
+    debian("make", "make")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -225,7 +227,7 @@ pub fn cargo() -> Command {
         }
     }
     cargo.current_dir(workspace_root());
-    cargo
+    Ok(cargo)
 }
 
 /// Runs a command to its end; the error carries what it printed.

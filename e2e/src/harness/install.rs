@@ -56,7 +56,7 @@ fn programs() -> Result<Vec<PathBuf>> {
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("the test program is in target/PROFILE/deps")?;
-    let mut cargo = tools::cargo();
+    let mut cargo = tools::cargo()?;
     // As the tests are built: otherwise dependencies would have other features, and be built once more.
     cargo.args(["test", "--quiet", "--workspace", "--no-run"]);
     if folder.ends_with("release") {
