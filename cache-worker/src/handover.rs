@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use penstock_placement::{Member, MemberList};
-use penstock_store::{ExtentInfo, Store};
+use penstock_store::{Claim, ExtentInfo, Store};
 use penstock_wire::{
     Address,
     message::{EXTENT, Handover, ObjectKey, Request},
@@ -83,7 +83,7 @@ impl Drains {
 
     /// What is still to be handed over for `list`; its bytes are the progress' `left_bytes`.
     fn moving(&self, list: &MemberList) -> Vec<ExtentInfo> {
-        let (mut extents, keeps) = (self.store.extents(), self.members.keeper());
+        let (mut extents, claim) = (self.store.extents(), self.members.claims());
         let mut state = self.state.lock();
         if state.epoch != list.epoch {
             state.epoch = list.epoch;
@@ -94,7 +94,7 @@ impl Drains {
             mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !state.done.contains(&identity(extent))
         });
         // What only this worker may have goes before what was copied from its owner.
-        extents.sort_by_cached_key(|extent| !keeps(extent.object.key, extent.extent));
+        extents.sort_by_cached_key(|extent| claim(extent.object.key, extent.extent) == Claim::None);
         state.progress.left_bytes = extents.iter().map(|extent| extent.present).sum();
         extents
     }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use penstock_placement::{Member, MemberList, PlacementKey};
+use penstock_store::Claim;
 use penstock_wire::{
     Address, CallError, Pool,
     message::{EXTENT, Entry, Failure, Object, ObjectKey, Pattern, Reach, Request, Response},
@@ -131,12 +132,19 @@ impl Members {
         (!sick).then(|| owner.clone())
     }
 
-    /// Says of extents whether this worker is to keep them for others: as owner, or as former owner until it is asked.
-    pub(crate) fn keeper(&self) -> impl Fn(ObjectKey, u32) -> bool + Send + Sync + 'static {
+    /// Says what claim this worker has to extents by the present list.
+    pub(crate) fn claims(&self) -> impl Fn(ObjectKey, u32) -> Claim + Send + Sync + 'static {
         let (list, id) = (self.list(), self.id.clone());
         move |key, extent| {
             let key = key.placement(u64::from(extent) * EXTENT);
-            list.owner(key).into_iter().chain(list.former_owners(key)).any(|member| member.id == id)
+            let is_me = |member: &Member| member.id == id;
+            if list.owner(key).is_some_and(is_me) {
+                Claim::Owner
+            } else if list.former_owners(key).into_iter().any(is_me) {
+                Claim::FormerOwner
+            } else {
+                Claim::None
+            }
         }
     }
 

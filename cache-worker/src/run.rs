@@ -154,8 +154,8 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
         let mut lists = w.members.lists();
         loop {
             lists.borrow_and_update();
-            let (store, keeper) = (w.store.clone(), w.members.keeper());
-            let _ = tokio::task::spawn_blocking(move || store.claim(keeper)).await;
+            let (store, claims) = (w.store.clone(), w.members.claims());
+            let _ = tokio::task::spawn_blocking(move || store.claim(claims)).await;
             if lists.changed().await.is_err() {
                 return;
             }

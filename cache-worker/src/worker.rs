@@ -113,7 +113,7 @@ impl Worker {
         self.metrics.mounts_in_trouble.set(troubled as u64);
     }
 
-    async fn answer(&self, request: Request) -> Result<Reply, Failure> {
+    async fn answer(&self, role: Role, request: Request) -> Result<Reply, Failure> {
         Ok(match request {
             Request::Describe => Response::Description(self.describe()).into(),
             Request::Stat { path } => {
@@ -133,7 +133,13 @@ impl Worker {
             }
             Request::ReadLink { path } => Response::Target(self.view().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
-                self.read(object, offset, len, pattern, reach).await?
+                let (key, range) = (object.key, offset..offset + u64::from(len));
+                let reply = self.read(object, offset, len, pattern, reach).await?;
+                // So an owner asks for what it keeps from now on.
+                if (role, reach) == (Role::Peer, Reach::Cache) {
+                    self.store.hand_over(&key, range);
+                }
+                reply
             }
             Request::OpenLocal { object } => return self.open_local(object).await,
             Request::SetMembers(list) => {
@@ -316,9 +322,9 @@ impl Service for Worker {
         self.members.list().epoch
     }
 
-    async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
+    async fn call(&self, role: Role, request: Request) -> Result<Reply, Failure> {
         let (operation, begun) = (operation(&request), Instant::now());
-        let answer = self.answer(request).await;
+        let answer = self.answer(role, request).await;
         self.metrics.answered(operation, begun);
         if let Err(failure) = &answer
             && !matches!(failure, Failure::NotFound | Failure::NotADirectory | Failure::NotCached)

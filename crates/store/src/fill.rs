@@ -16,7 +16,7 @@ use crate::{
     meta,
     page::{self, Mask},
     quota::Reservation,
-    store::{Inner, WriteError},
+    store::{Claim, Inner, WriteError},
     tier,
 };
 
@@ -121,7 +121,7 @@ impl Inner {
         let need = if state.home.is_none() { cost + overhead } else { cost };
         let replica = match &state.home {
             Some(home) => home.node.is_replica(),
-            None => self.is_replica(entry.object.key, batch.extent),
+            None => self.claim(entry.object.key, batch.extent) != Claim::Owner,
         };
         let mut space = self.make_room(tier, need, replica).ok_or(WriteError::Full)?;
         let mut taken = cost;

@@ -22,5 +22,5 @@ mod store;
 mod tier;
 
 pub use index::PinnedFile;
-pub use store::{ExtentInfo, Store, StoreStats, TierStats, WriteError};
+pub use store::{Claim, ExtentInfo, Store, StoreStats, TierStats, WriteError};
 pub use tier::TierOptions;

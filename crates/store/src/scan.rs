@@ -15,7 +15,7 @@ use crate::{
     index::{Home, SlotState},
     meta::{self, Parsed},
     page,
-    store::Inner,
+    store::{Claim, Inner},
     tier,
 };
 
@@ -99,7 +99,7 @@ impl Inner {
                 *files += 1;
                 // Before others see the extent: whoever removes it releases this.
                 tier.quota.found(all);
-                tier.evict.insert(&home.node, all, self.is_replica(key, extent));
+                tier.evict.insert(&home.node, all, self.claim(key, extent) == Claim::None);
                 self.counters.gain(&home.node, page::mask_bytes(parsed.object.size, extent, state.pages));
             }
             charged += cost;

@@ -18,7 +18,7 @@ use penstock_wire::{
 
 use crate::{
     evict::Node,
-    index::{Index, PinnedFile},
+    index::{Entry, Index, PinnedFile, SlotState},
     page,
     promote::Candidates,
     tier::{Tier, TierOptions},
@@ -36,21 +36,39 @@ pub(crate) struct Inner {
     pub(crate) tiers: Vec<Tier>,
     pub(crate) candidates: Candidates,
     pub(crate) counters: Counters,
-    owned: RwLock<Owned>,
+    claims: RwLock<Claims>,
 }
 
-/// Says whether the worker owns an extent.
-struct Owned(Box<dyn Fn(ObjectKey, u32) -> bool + Send + Sync>);
+/// What an extent is to the worker that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    Owner,
+    /// It was the owner: what is here from that time is kept until the owner has it.
+    FormerOwner,
+    None,
+}
 
-impl fmt::Debug for Owned {
+/// Says what claim the worker has to an extent.
+struct Claims(Box<dyn Fn(ObjectKey, u32) -> Claim + Send + Sync>);
+
+impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Owned(..)")
+        f.write_str("Claims(..)")
     }
 }
 
 impl Inner {
-    pub(crate) fn is_replica(&self, key: ObjectKey, extent: u32) -> bool {
-        !(self.owned.read().0)(key, extent)
+    pub(crate) fn claim(&self, key: ObjectKey, extent: u32) -> Claim {
+        (self.claims.read().0)(key, extent)
+    }
+
+    /// Counts an extent that is here as a replica, or as owned.
+    fn assign(&self, entry: &Entry, extent: u32, state: &SlotState, replica: bool) {
+        let Some(home) = &state.home else { return };
+        let bytes = page::mask_bytes(entry.object.size, extent, state.pages);
+        self.counters.lose(&home.node, bytes);
+        self.tiers[home.tier].evict.reassign(&home.node, replica);
+        self.counters.gain(&home.node, bytes);
     }
 }
 
@@ -147,9 +165,9 @@ impl Store {
     #[allow(clippy::needless_pass_by_value, reason = "callers build the list for this call")]
     pub fn open(tiers: Vec<TierOptions>) -> Self {
         let tiers = tiers.iter().map(Tier::open).collect();
-        let owned = RwLock::new(Owned(Box::new(|_, _| true)));
+        let claims = RwLock::new(Claims(Box::new(|_, _| Claim::Owner)));
         let (index, candidates, counters) = (Index::new(), Candidates::default(), Counters::default());
-        let inner = Inner { index, tiers, candidates, counters, owned };
+        let inner = Inner { index, tiers, candidates, counters, claims };
         inner.take_stock();
         Self { inner: Arc::new(inner) }
     }
@@ -166,19 +184,31 @@ impl Store {
         self.inner.promote_next()
     }
 
-    /// From now on extents for which `owned` is false are replicas: they leave before all others, to make room for a
-    /// replica nothing else leaves, and they never go down a tier. Before the first call everything is owned.
-    pub fn claim(&self, owned: impl Fn(ObjectKey, u32) -> bool + Send + Sync + 'static) {
-        *self.inner.owned.write() = Owned(Box::new(owned));
+    /// From now on `claims` tells what is owned. All else that comes is a replica, and so is what is here without any claim:
+    /// replicas leave before all others, to make room for a replica nothing else leaves, and they never go down a tier.
+    /// Before the first call everything is owned.
+    pub fn claim(&self, claims: impl Fn(ObjectKey, u32) -> Claim + Send + Sync + 'static) {
+        *self.inner.claims.write() = Claims(Box::new(claims));
         for entry in self.inner.index.entries() {
-            let replica = |extent| self.inner.is_replica(entry.object.key, extent);
             for (extent, slot) in entry.slots() {
                 let state = slot.state.read();
-                let Some(home) = &state.home else { continue };
-                let bytes = page::mask_bytes(entry.object.size, extent, state.pages);
-                self.inner.counters.lose(&home.node, bytes);
-                self.inner.tiers[home.tier].evict.reassign(&home.node, replica(extent));
-                self.inner.counters.gain(&home.node, bytes);
+                match self.inner.claim(entry.object.key, extent) {
+                    Claim::Owner => self.inner.assign(&entry, extent, &state, false),
+                    Claim::FormerOwner => {}
+                    Claim::None => self.inner.assign(&entry, extent, &state, true),
+                }
+            }
+        }
+    }
+
+    /// The owner has got `range` from here. Where that is all that is here of an extent, this worker has a replica only.
+    pub fn hand_over(&self, object: &ObjectKey, range: Range<u64>) {
+        let Some(entry) = self.inner.index.get(*object) else { return };
+        for (extent, pages) in page::split(&range) {
+            let Some(slot) = entry.slot(extent) else { continue };
+            let state = slot.state.read();
+            if state.pages & !page::mask_of(pages) == 0 && self.inner.claim(*object, extent) != Claim::Owner {
+                self.inner.assign(&entry, extent, &state, true);
             }
         }
     }

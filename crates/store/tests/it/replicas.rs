@@ -1,6 +1,6 @@
 //! What belongs to other workers: it goes first, and takes no room from what is owned.
 
-use penstock_store::{Store, WriteError};
+use penstock_store::{Claim, Store, WriteError};
 use penstock_wire::message::{Object, ObjectKey};
 
 use crate::support::{MIB, content, object, ssd, write_all};
@@ -10,7 +10,11 @@ const QUOTA: u64 = 16 * MIB;
 /// Objects from `first` on belong to others.
 fn claim_below(store: &Store, first: usize, all: &[Object]) {
     let owned: Vec<ObjectKey> = all[..first].iter().map(|object| object.key).collect();
-    store.claim(move |key, _| owned.contains(&key));
+    store.claim(owners_of(owned));
+}
+
+fn owners_of(owned: Vec<ObjectKey>) -> impl Fn(ObjectKey, u32) -> Claim {
+    move |key, _| if owned.contains(&key) { Claim::Owner } else { Claim::None }
 }
 
 fn objects(count: u64) -> Vec<Object> {
@@ -74,7 +78,7 @@ fn what_becomes_owned_stays_and_what_is_lost_goes_first() {
     all[..12].iter().for_each(|object| write_all(&store, object));
     // The other half is owned now.
     let owned: Vec<ObjectKey> = all[6..].iter().map(|object| object.key).collect();
-    store.claim(move |key, _| owned.contains(&key));
+    store.claim(owners_of(owned));
     let counted = |store: &Store| (store.stats().cached_bytes, store.stats().replica_bytes);
     assert_eq!(counted(&store), (6 * MIB, 6 * MIB));
     all[12..18].iter().for_each(|object| write_all(&store, object));
@@ -82,4 +86,24 @@ fn what_becomes_owned_stays_and_what_is_lost_goes_first() {
     let left = held(&store, &all[..6]) as u64;
     assert!(left < 3);
     assert_eq!(counted(&store), (12 * MIB, left * MIB));
+}
+
+#[test]
+fn what_a_former_owner_has_stays_its_own_until_the_owner_has_all_of_it_and_what_it_gets_is_a_replica() {
+    let (dir, all) = (tempfile::tempdir().unwrap(), objects(3));
+    let store = ssd(dir.path(), QUOTA);
+    write_all(&store, &all[0]);
+    write_all(&store, &all[1]);
+    store.claim(|_, _| Claim::FormerOwner);
+    write_all(&store, &all[2]);
+    let counted = || (store.stats().cached_bytes, store.stats().replica_bytes);
+    assert_eq!(counted(), (2 * MIB, MIB));
+    store.hand_over(&all[0].key, 0..MIB / 2);
+    assert_eq!(counted(), (2 * MIB, MIB), "half of it");
+    store.hand_over(&all[0].key, 0..MIB);
+    assert_eq!(counted(), (MIB, 2 * MIB));
+    assert!(has(&store, &all[0]), "it leaves when room is needed only");
+    store.claim(|_, _| Claim::Owner);
+    store.hand_over(&all[1].key, 0..MIB);
+    assert_eq!(counted(), (3 * MIB, 0));
 }
