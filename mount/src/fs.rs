@@ -105,7 +105,7 @@ impl FileSystem {
             names: Arc::default(),
             files: Handles::default(),
             dirs: Handles::default(),
-            objects: OpenObjects::new(backend.clone(), tuning.readahead(usize::MAX), tuning.readahead_total_bytes),
+            objects: OpenObjects::new(backend.clone(), tuning.readahead_total_bytes),
             neighbours: Mutex::default(),
             reads: Semaphore::new(READS_AT_ONCE),
             journal,

@@ -221,18 +221,18 @@ impl OpenObject {
 pub struct OpenObjects {
     backend: Arc<dyn Backend>,
     room: Arc<Semaphore>,
-    bound: u64,
     open: Mutex<HashMap<ObjectKey, Weak<OpenObject>>>,
 }
 
 impl OpenObjects {
-    /// `bound`: bytes of readahead for one object; `total`: for all of them.
-    pub fn new(backend: Arc<dyn Backend>, bound: u64, total: u64) -> Self {
+    /// `total`: bytes of readahead for all objects.
+    pub fn new(backend: Arc<dyn Backend>, total: u64) -> Self {
         let room = Arc::new(Semaphore::new((total / 1024) as usize));
-        Self { backend, room, bound, open: Mutex::default() }
+        Self { backend, room, open: Mutex::default() }
     }
 
-    pub fn open(&self, object: Object) -> Arc<OpenObject> {
+    /// `bound`: bytes of readahead for this object. It stays as it is while the object is open.
+    pub fn open(&self, object: Object, bound: u64) -> Arc<OpenObject> {
         let mut open = self.open.lock();
         if let Some(known) = open.get(&object.key).and_then(Weak::upgrade)
             && known.object == object
@@ -244,7 +244,7 @@ impl OpenObjects {
             object,
             backend: self.backend.clone(),
             room: self.room.clone(),
-            bound: self.bound,
+            bound,
             blocks: Mutex::default(),
         });
         open.insert(key, Arc::downgrade(&opened));
@@ -313,8 +313,8 @@ mod tests {
     fn open(size: u64, bound: u64, total: u64) -> (Arc<MemoryBackend>, OpenObjects, Arc<OpenObject>) {
         let backend = Arc::new(MemoryBackend::default());
         let object = backend.add_patterned(b"f", size);
-        let objects = OpenObjects::new(backend.clone(), bound, total);
-        let opened = objects.open(object);
+        let objects = OpenObjects::new(backend.clone(), total);
+        let opened = objects.open(object, bound);
         (backend, objects, opened)
     }
 
@@ -337,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn readers_of_one_block_share_one_flight() {
         let (backend, objects, file) = open(4 << 20, 8 << 20, 64 << 20);
-        let other = objects.open(file.object.clone());
+        let other = objects.open(file.object.clone(), 8 << 20);
         let (a, b) = tokio::join!(file.read(0, 10, Pattern::Sequential, 0), other.read(5, 10, Pattern::Sequential, 0));
         assert_eq!((a.unwrap(), b.unwrap()), (MemoryBackend::pattern(0, 10), MemoryBackend::pattern(5, 10)));
         assert_eq!(backend.reads(), [(0, BLOCK)]);
@@ -360,9 +360,9 @@ mod tests {
     #[tokio::test]
     async fn readers_of_many_files_share_the_bound_of_the_mount() {
         let backend = Arc::new(MemoryBackend::default());
-        let objects = OpenObjects::new(backend.clone(), 8 << 20, 3 << 20);
+        let objects = OpenObjects::new(backend.clone(), 3 << 20);
         let names = (0..40).map(|n: u32| n.to_string().into_bytes());
-        let files: Vec<_> = names.map(|name| objects.open(backend.add_patterned(&name, 4 << 20))).collect();
+        let files: Vec<_> = names.map(|name| objects.open(backend.add_patterned(&name, 4 << 20), 8 << 20)).collect();
         for offset in [0, 4096, BLOCK - 1000, 2 * BLOCK] {
             for file in &files {
                 let data = file.read(offset, 4096, Pattern::Sequential, BLOCK).await.unwrap();

@@ -80,9 +80,13 @@ impl FileSystem {
     }
 
     fn open_file(&self, ino: u64, object: Object, local: Option<Arc<LocalFile>>) -> OpenFile {
-        let workers = self.backend.facts().map_or(1, |facts| facts.workers);
-        let streams = Mutex::new(Streams::new(self.tuning.readahead(workers)));
-        OpenFile { ino, object: self.objects.open(object), streams, local }
+        let window = self.window();
+        OpenFile { ino, object: self.objects.open(object, window), streams: Mutex::new(Streams::new(window)), local }
+    }
+
+    /// The most bytes of readahead for one object.
+    fn window(&self) -> u64 {
+        self.tuning.readahead(self.backend.facts().map_or(1, |facts| facts.workers))
     }
 
     /// Whoever opens a small file reads it. Why it cannot be had now, its reader is told.
@@ -98,9 +102,9 @@ impl FileSystem {
         let next = self.names.opened(directory, name, self.ttl(Kind::Directory), Instant::now());
         let small = next.iter().filter(|entry| (1..=SMALL).contains(&entry.attr.size));
         let objects = small.filter_map(|entry| object_of(&join(directory, &entry.name), &entry.attr));
-        let mut kept = self.neighbours.lock();
+        let (window, mut kept) = (self.window(), self.neighbours.lock());
         for object in objects {
-            let object = self.objects.open(object);
+            let object = self.objects.open(object, window);
             object.prefetch();
             kept.push_back(object);
             if kept.len() > 2 * AHEAD {
