@@ -112,6 +112,11 @@ mod tests {
         MemberList::default().next(members(0..n)).unwrap()
     }
 
+    /// Of one object, in whatever place of its run.
+    fn extent(index: u64) -> PlacementKey {
+        PlacementKey::extent(1, index)
+    }
+
     #[test]
     fn nothing_changed_is_no_new_epoch() {
         assert_eq!(list(3).next(members([2, 0, 1])), None);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn without_members_there_is_no_owner() {
-        assert_eq!(MemberList::default().owner(PlacementKey::spread(7)), None);
+        assert_eq!(MemberList::default().owner(extent(7)), None);
     }
 
     #[test]
@@ -137,7 +142,7 @@ mod tests {
         let mut weighted = members(0..2);
         weighted[1].weight *= 3;
         let list = MemberList::default().next(weighted).unwrap();
-        let heavy = (0..20_000).filter(|i| list.owner(PlacementKey::spread(*i)).unwrap().id == "w-1").count();
+        let heavy = (0..20_000).filter(|i| list.owner(extent(*i)).unwrap().id == "w-1").count();
         assert!((14_600..15_400).contains(&heavy), "{heavy} of 20000, expected about 15000");
     }
 
@@ -161,7 +166,7 @@ mod tests {
         #[test]
         fn only_what_must_move_moves(key: u64, small in 1u32..12, more in 1u32..6) {
             let (before, after) = (list(small), list(small + more));
-            let (old, new) = (before.owner(PlacementKey::spread(key)).unwrap(), after.owner(PlacementKey::spread(key)).unwrap());
+            let (old, new) = (before.owner(extent(key)).unwrap(), after.owner(extent(key)).unwrap());
             prop_assert!(old.id == new.id || before.get(&new.id).is_none());
         }
 
@@ -169,10 +174,10 @@ mod tests {
         #[test]
         fn ranked_is_succession(key: u64, n in 1u32..8) {
             let full = list(n);
-            let ranked: Vec<_> = full.ranked(PlacementKey::spread(key)).into_iter().cloned().collect();
+            let ranked: Vec<_> = full.ranked(extent(key)).into_iter().cloned().collect();
             let mut left = full.members.clone();
             for expected in ranked {
-                prop_assert_eq!(&owner_among(&left, PlacementKey::spread(key)).unwrap().id, &expected.id);
+                prop_assert_eq!(&owner_among(&left, extent(key)).unwrap().id, &expected.id);
                 left.retain(|m| m.id != expected.id);
             }
         }
@@ -184,11 +189,11 @@ mod tests {
             let mut owners: Vec<String> = Vec::new();
             for n in sizes {
                 list = list.next(members(0..n)).unwrap_or(list);
-                owners.push(list.owner(PlacementKey::spread(key)).unwrap().id.clone());
+                owners.push(list.owner(extent(key)).unwrap().id.clone());
             }
             let present = owners.last().unwrap();
             let expected = owners.iter().rev().find(|o| *o != present);
-            prop_assert_eq!(list.former_owners(PlacementKey::spread(key)).first().map(|m| &m.id), expected);
+            prop_assert_eq!(list.former_owners(extent(key)).first().map(|m| &m.id), expected);
         }
     }
 }

@@ -23,11 +23,6 @@ impl PlacementKey {
     pub fn directory(path: &[u8]) -> Self {
         Self { run: xxh3_64(path), place: 0 }
     }
-
-    /// Spreads small numbers over the key space.
-    pub fn spread(n: u64) -> Self {
-        Self { run: xxh3_64(&n.to_le_bytes()), place: 0 }
-    }
 }
 
 /// The claim of member `id` to `key`: the greatest wins.

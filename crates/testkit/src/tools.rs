@@ -212,12 +212,11 @@ pub fn cni_plugins() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Cargo in the workspace, as from a shell.
+/// Cargo in the workspace, as from a shell, with the `make` that C parts of dependencies are built by.
 ///
 /// Build scripts (ring's) watch the variables that Cargo sets for what it runs, and with other values build anew all that
 /// depends on them.
 pub fn cargo() -> Result<Command> {
-    // For the C parts of dependencies.
     debian("make", "make")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
