@@ -133,6 +133,11 @@ impl Client {
         self.connection.shared.closed.is_cancelled()
     }
 
+    /// Calls that wait for their answers.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.connection.shared.pending.lock().len()
+    }
+
     async fn exchange(&self, request: Request) -> Result<(Response, Option<OwnedFd>), CallError> {
         let answer =
             timeout(self.call_timeout, self.send_and_wait(request)).await.map_err(|_| CallError::Timeout)??;

@@ -15,6 +15,8 @@ use crate::{
     message::{Request, Response, Role},
 };
 
+/// Reads up to this many bytes are small.
+const SMALL: u32 = 64 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a worker may take to say that it is there.
@@ -28,20 +30,68 @@ pub struct Sighting {
 }
 
 /// Connections by address: made when first needed, shared, renewed when cut, and left alone for a while (100 ms,
-/// doubling to 2 s) after a failed attempt, so that a caller moves on to the next worker at once.
+/// doubling to 2 s) after a failed attempt, so that a caller moves on to the next worker at once. What is small has a
+/// connection of its own, so that it never waits behind bytes in bulk; those have up to two, for one is no more than one core's
+/// work at either end.
 #[derive(Debug)]
 pub struct Pool {
     role: Role,
     key: Credential,
     dataset: String,
-    slots: Mutex<HashMap<Address, Arc<AsyncMutex<Slot>>>>,
+    slots: Mutex<HashMap<Route, Arc<AsyncMutex<Slot>>>>,
     newest: watch::Sender<Sighting>,
+}
+
+/// A worker, and what it is asked for.
+type Route = (Address, Lane);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lane {
+    Small,
+    Bulk,
+}
+
+impl Lane {
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::Push { .. } => Self::Bulk,
+            Request::Read { len, .. } if *len > SMALL => Self::Bulk,
+            _ => Self::Small,
+        }
+    }
+
+    /// Connections to one worker.
+    fn most(self) -> usize {
+        match self {
+            Self::Small => 1,
+            Self::Bulk => 2,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    client: Option<Client>,
+    clients: Vec<Client>,
     trouble: Option<Trouble>,
+}
+
+impl Slot {
+    fn least_used(&mut self) -> Option<Client> {
+        self.clients.retain(|client| !client.is_closed());
+        self.clients.iter().min_by_key(|client| client.in_flight()).cloned()
+    }
+
+    fn trouble(&self) -> Option<CallError> {
+        let trouble = self.trouble.as_ref().filter(|trouble| Instant::now() < trouble.until)?;
+        Some(CallError::Connection(trouble.text.clone()))
+    }
+
+    fn fail(&mut self, text: String) -> CallError {
+        let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, |t| (t.pause * 2).min(LONGEST_PAUSE));
+        self.trouble = Some(Trouble { text: text.clone(), pause, until: Instant::now() + pause });
+        CallError::Connection(text)
+    }
 }
 
 #[derive(Debug)]
@@ -59,10 +109,11 @@ impl Pool {
 
     /// Sends the request over the connection to `address`. A connection that turns out to be cut is renewed once.
     pub async fn call(&self, address: &Address, request: Request) -> Result<Response, CallError> {
-        let (client, reused) = self.checkout(address).await?;
+        let lane = Lane::of(&request);
+        let (client, reused) = self.checkout(address, lane).await?;
         let result = match client.call(request.clone()).await {
             Err(CallError::Connection(_)) if reused => {
-                let (client, _) = self.checkout(address).await?;
+                let (client, _) = self.checkout(address, lane).await?;
                 let result = client.call(request).await;
                 self.saw(address, client.peer_epoch());
                 result
@@ -97,7 +148,7 @@ impl Pool {
 
     /// The connection itself, for [`Client::open_local`].
     pub async fn client(&self, address: &Address) -> Result<Client, CallError> {
-        Ok(self.checkout(address).await?.0)
+        Ok(self.checkout(address, Lane::Small).await?.0)
     }
 
     /// Changes whenever an answer carries a newer epoch than all before it.
@@ -107,34 +158,39 @@ impl Pool {
 
     /// Closes what is not in `wanted` once the calls in flight are over.
     pub fn retain(&self, wanted: &BTreeSet<Address>) {
-        self.slots.lock().retain(|address, _| wanted.contains(address));
+        self.slots.lock().retain(|(address, _), _| wanted.contains(address));
     }
 
     /// The client, and whether it was there before.
-    async fn checkout(&self, address: &Address) -> Result<(Client, bool), CallError> {
-        let slot = self.slots.lock().entry(address.clone()).or_default().clone();
+    async fn checkout(&self, address: &Address, lane: Lane) -> Result<(Client, bool), CallError> {
+        let slot = self.slots.lock().entry((address.clone(), lane)).or_default().clone();
         // Held while connecting: whoever wants the same worker waits for this attempt.
         let mut slot = slot.lock().await;
-        if let Some(client) = slot.client.as_ref().filter(|client| !client.is_closed()) {
+        let present = slot.least_used();
+        let enough = |client: &Client| client.in_flight() == 0 || slot.clients.len() >= lane.most();
+        if let Some(client) = present.as_ref().filter(|client| enough(client)) {
             return Ok((client.clone(), true));
         }
-        if let Some(trouble) = slot.trouble.as_ref().filter(|trouble| Instant::now() < trouble.until) {
-            return Err(CallError::Connection(trouble.text.clone()));
+        let made = match slot.trouble() {
+            Some(trouble) => Err(trouble),
+            None => self.connect(address, &mut slot).await,
+        };
+        // One that is in use is better than none.
+        match (made, present) {
+            (Ok(client), _) => Ok((client, false)),
+            (Err(_), Some(client)) => Ok((client, true)),
+            (Err(error), None) => Err(error),
         }
-        match Client::connect(address, self.role, &self.key, &self.dataset).await {
-            Ok(client) => {
-                self.saw(address, client.peer_epoch());
-                *slot = Slot { client: Some(client.clone()), trouble: None };
-                Ok((client, false))
-            }
-            Err(error) => {
-                let text = error.to_string();
-                let pause = slot.trouble.as_ref().map_or(FIRST_PAUSE, |t| (t.pause * 2).min(LONGEST_PAUSE));
-                let trouble = Trouble { text: text.clone(), pause, until: Instant::now() + pause };
-                *slot = Slot { client: None, trouble: Some(trouble) };
-                Err(CallError::Connection(text))
-            }
-        }
+    }
+
+    async fn connect(&self, address: &Address, slot: &mut Slot) -> Result<Client, CallError> {
+        let client = Client::connect(address, self.role, &self.key, &self.dataset)
+            .await
+            .map_err(|error| slot.fail(error.to_string()))?;
+        self.saw(address, client.peer_epoch());
+        slot.clients.push(client.clone());
+        slot.trouble = None;
+        Ok(client)
     }
 
     fn saw(&self, address: &Address, epoch: u64) {

@@ -1,125 +1,23 @@
 //! The transport on real sockets: who gets in, what is refused, and what happens when a side goes away.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs::File,
-    io::{Read, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+#[path = "common/echo.rs"]
+mod common;
+
+use std::{fs::File, io::Read, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
+use common::{DATASET, keys, object, pattern, read, start, tcp_server};
 use futures::FutureExt;
 use penstock_wire::{
-    Address, Attachment, CallError, Client, ConnectError, Credential, FileRange, HandshakeError, Keys, Pool, Reply,
-    Service,
-    message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
-    serve,
+    Address, CallError, Client, ConnectError, Credential, HandshakeError,
+    message::{Failure, Object, Pattern, Reach, Request, Response, Role},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
-    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
-
-const DATASET: &str = "quant/bars";
-
-#[derive(Default)]
-struct Echo {
-    epoch: AtomicU64,
-    calls: AtomicUsize,
-}
-
-impl Service for Echo {
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
-    }
-
-    async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        match request {
-            Request::Read { object, offset, len, .. } if object.path == b"file" => {
-                let mut file = tempfile::tempfile().unwrap();
-                file.write_all(&pattern(object.size)).unwrap();
-                let file = FileRange { file: Box::new(file), range: offset..offset + u64::from(len) };
-                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
-            }
-            Request::Read { object, offset, len, .. } if object.path == b"short" => {
-                let file = FileRange { file: Box::new(tempfile::tempfile().unwrap()), range: offset..u64::from(len) };
-                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
-            }
-            Request::Read { offset, len, .. } => {
-                // Short reads overtake long ones.
-                sleep(Duration::from_micros(u64::from(len) / 100)).await;
-                Ok(Response::Data(Bytes::from(vec![offset as u8; len as usize])).into())
-            }
-            Request::ReadLink { path } if path == b"slow" => {
-                sleep(Duration::from_millis(300)).await;
-                Ok(Response::Target(path).into())
-            }
-            Request::ReadLink { path } => Ok(Response::Target(path).into()),
-            Request::OpenLocal { object } => {
-                let mut file = tempfile::tempfile().unwrap();
-                file.write_all(&object.path).unwrap();
-                Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(file.into()) })
-            }
-            Request::Push { .. } => Ok(Response::Done.into()),
-            _ => Err(Failure::NotFound),
-        }
-    }
-}
-
-struct Server {
-    address: Address,
-    keys: Keys,
-    service: Arc<Echo>,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-fn keys() -> Keys {
-    Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() }
-}
-
-async fn tcp_server() -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
-    start(listener.into(), address, keys())
-}
-
-fn start(listener: penstock_wire::Listener, address: Address, keys: Keys) -> Server {
-    let (service, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
-    let task = tokio::spawn(serve(listener, keys.clone(), DATASET.into(), service.clone(), shutdown.clone()));
-    Server { address, keys, service, shutdown, task }
-}
-
-impl Server {
-    async fn client(&self) -> Client {
-        Client::connect(&self.address, Role::Client, &self.keys.client, DATASET).await.unwrap()
-    }
-
-    async fn peer(&self) -> Client {
-        Client::connect(&self.address, Role::Peer, &self.keys.peer, DATASET).await.unwrap()
-    }
-}
-
-fn object(path: &[u8]) -> Object {
-    Object { key: ObjectKey(9), path: path.to_vec(), version: Version("v".into()), size: 4 << 20 }
-}
-
-/// Bytes that tell their place.
-fn pattern(size: u64) -> Vec<u8> {
-    (0..size).map(|at| (at ^ (at >> 8)) as u8).collect()
-}
-
-fn read(offset: u64, len: u32) -> Request {
-    Request::Read { object: object(b"a"), offset, len, pattern: Pattern::Random, reach: Reach::Ufs }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_in_flight_get_each_their_own_answer() {
@@ -222,32 +120,6 @@ async fn an_oversized_or_foreign_greeting_ends_the_connection() {
         let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await.expect("hangs up");
         assert!(answer.is_empty());
     }
-}
-
-#[tokio::test]
-async fn cut_connections_fail_the_calls_in_flight_and_the_pool_renews_them() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let server = start(listener.into(), Address::Tcp(addr.to_string()), keys());
-    let pool = Pool::new(Role::Client, server.keys.client.clone(), DATASET);
-    pool.call(&server.address, read(1, 1)).await.unwrap();
-    let Server { address, keys, shutdown, task, .. } = server;
-    shutdown.cancel();
-    task.await.unwrap();
-
-    let gone = pool.call(&address, read(1, 1)).await;
-    assert!(matches!(gone, Err(CallError::Connection(_))), "{gone:?}");
-    let again = start(TcpListener::bind(addr).await.unwrap().into(), address.clone(), keys);
-    again.service.epoch.store(5, Ordering::Relaxed);
-    let newest = pool.newest();
-    timeout(Duration::from_secs(5), async {
-        while pool.call(&address, read(1, 1)).await.is_err() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .unwrap();
-    assert_eq!((newest.borrow().epoch, newest.borrow().address.as_ref()), (5, Some(&address)));
 }
 
 #[tokio::test]

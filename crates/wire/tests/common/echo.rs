@@ -1,0 +1,114 @@
+//! A server that answers with what it is asked for.
+#![allow(dead_code)]
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use penstock_wire::{
+    Address, Attachment, Client, Credential, FileRange, Keys, Reply, Service,
+    message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
+    serve,
+};
+use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const DATASET: &str = "quant/bars";
+
+#[derive(Default)]
+pub(crate) struct Echo {
+    pub(crate) epoch: AtomicU64,
+    pub(crate) calls: AtomicUsize,
+}
+
+impl Service for Echo {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match request {
+            Request::Read { object, offset, len, .. } if object.path == b"file" => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&pattern(object.size)).unwrap();
+                let file = FileRange { file: Box::new(file), range: offset..offset + u64::from(len) };
+                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
+            }
+            Request::Read { object, offset, len, .. } if object.path == b"short" => {
+                let file = FileRange { file: Box::new(tempfile::tempfile().unwrap()), range: offset..u64::from(len) };
+                Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
+            }
+            Request::Read { offset, len, .. } => {
+                // Short reads overtake long ones.
+                sleep(Duration::from_micros(u64::from(len) / 100)).await;
+                Ok(Response::Data(Bytes::from(vec![offset as u8; len as usize])).into())
+            }
+            Request::ReadLink { path } if path == b"slow" => {
+                sleep(Duration::from_millis(300)).await;
+                Ok(Response::Target(path).into())
+            }
+            Request::ReadLink { path } => Ok(Response::Target(path).into()),
+            Request::OpenLocal { object } => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&object.path).unwrap();
+                Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(file.into()) })
+            }
+            Request::Push { .. } => Ok(Response::Done.into()),
+            _ => Err(Failure::NotFound),
+        }
+    }
+}
+
+pub(crate) struct Server {
+    pub(crate) address: Address,
+    pub(crate) keys: Keys,
+    pub(crate) service: Arc<Echo>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+}
+
+pub(crate) fn keys() -> Keys {
+    Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() }
+}
+
+pub(crate) async fn tcp_server() -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+    start(listener.into(), address, keys())
+}
+
+pub(crate) fn start(listener: penstock_wire::Listener, address: Address, keys: Keys) -> Server {
+    let (service, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
+    let task = tokio::spawn(serve(listener, keys.clone(), DATASET.into(), service.clone(), shutdown.clone()));
+    Server { address, keys, service, shutdown, task }
+}
+
+impl Server {
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.address, Role::Client, &self.keys.client, DATASET).await.unwrap()
+    }
+
+    pub(crate) async fn peer(&self) -> Client {
+        Client::connect(&self.address, Role::Peer, &self.keys.peer, DATASET).await.unwrap()
+    }
+}
+
+pub(crate) fn object(path: &[u8]) -> Object {
+    Object { key: ObjectKey(9), path: path.to_vec(), version: Version("v".into()), size: 4 << 20 }
+}
+
+/// Bytes that tell their place.
+pub(crate) fn pattern(size: u64) -> Vec<u8> {
+    (0..size).map(|at| (at ^ (at >> 8)) as u8).collect()
+}
+
+pub(crate) fn read(offset: u64, len: u32) -> Request {
+    Request::Read { object: object(b"a"), offset, len, pattern: Pattern::Random, reach: Reach::Ufs }
+}
