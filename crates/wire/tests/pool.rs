@@ -5,7 +5,6 @@
 mod common;
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -18,7 +17,7 @@ use penstock_wire::{
     message::{MAX_READ, Request, Role},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     time::{sleep, timeout},
 };
 
@@ -28,15 +27,10 @@ fn small() -> Request {
     Request::ReadLink { path: b"link".to_vec() }
 }
 
-fn target(server: &Server) -> SocketAddr {
-    let Address::Tcp(address) = &server.address else { unreachable!() };
-    address.parse().unwrap()
-}
-
 /// A server behind a proxy, the proxy's address, and a pool.
 async fn behind_proxy() -> (Server, CountingProxy, Address, Arc<Pool>) {
     let server = tcp_server().await;
-    let proxy = CountingProxy::start("127.0.0.1:0", target(&server)).await.unwrap();
+    let proxy = CountingProxy::start("127.0.0.1:0", server.tcp().parse().unwrap()).await.unwrap();
     let address = Address::Tcp(proxy.address().to_string());
     let pool = Arc::new(Pool::new(Role::Client, server.keys.client.clone(), DATASET));
     (server, proxy, address, pool)
@@ -82,22 +76,14 @@ async fn a_second_connection_for_bulk_is_made_only_while_the_first_is_in_use() {
 #[tokio::test]
 async fn where_no_second_connection_can_be_made_the_first_serves_all() {
     let server = tcp_server().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
-    let worker = target(&server);
-    let relay = tokio::spawn(async move {
-        let (mut from, _) = listener.accept().await.unwrap();
-        drop(listener);
-        let mut to = TcpStream::connect(worker).await.unwrap();
-        tokio::io::copy_bidirectional(&mut from, &mut to).await
-    });
+    let (address, relay) = server.relay().await;
     let pool = Pool::new(Role::Client, server.keys.client.clone(), DATASET);
     pool.call(&address, read(0, BULK)).await.unwrap();
     for result in join_all((0..8).map(|_| pool.call(&address, read(0, BULK)))).await {
         result.unwrap();
     }
     drop(pool);
-    relay.await.unwrap().unwrap();
+    relay.await.unwrap();
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ async fn a_client_may_not_send_what_is_for_peers() {
 #[tokio::test]
 async fn a_recorded_handshake_opens_nothing() {
     let server = tcp_server().await;
-    let Address::Tcp(target) = server.address.clone() else { unreachable!() };
+    let target = server.tcp().to_owned();
     let tap = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tapped = Address::Tcp(tap.local_addr().unwrap().to_string());
     let record = tokio::spawn(async move {
@@ -125,14 +125,7 @@ async fn an_oversized_or_foreign_greeting_ends_the_connection() {
 #[tokio::test]
 async fn a_server_that_vanishes_without_goodbye_fails_waiting_calls() {
     let server = tcp_server().await;
-    let Address::Tcp(target) = server.address.clone() else { unreachable!() };
-    let middle = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = Address::Tcp(middle.local_addr().unwrap().to_string());
-    let relay = tokio::spawn(async move {
-        let (mut from, _) = middle.accept().await.unwrap();
-        let mut to = TcpStream::connect(target).await.unwrap();
-        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
-    });
+    let (address, relay) = server.relay().await;
     let client = Client::connect(&address, Role::Client, &server.keys.client, DATASET).await.unwrap();
     let waiting = tokio::spawn({
         let client = client.clone();

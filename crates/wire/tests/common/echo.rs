@@ -16,7 +16,11 @@ use penstock_wire::{
     message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
     serve,
 };
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const DATASET: &str = "quant/bars";
@@ -91,6 +95,26 @@ pub(crate) fn start(listener: penstock_wire::Listener, address: Address, keys: K
 }
 
 impl Server {
+    /// Where it listens, TCP only.
+    pub(crate) fn tcp(&self) -> &str {
+        let Address::Tcp(address) = &self.address else { unreachable!("a unix socket") };
+        address
+    }
+
+    /// A place that passes one connection on and refuses all others; aborted, the task cuts it.
+    pub(crate) async fn relay(&self) -> (Address, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        let target = self.tcp().to_owned();
+        let task = tokio::spawn(async move {
+            let (mut from, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut to = TcpStream::connect(target).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+        });
+        (address, task)
+    }
+
     pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.address, Role::Client, &self.keys.client, DATASET).await.unwrap()
     }
