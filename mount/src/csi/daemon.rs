@@ -116,7 +116,7 @@ impl Daemon {
     /// Takes charge of a process that an earlier plugin started, if it still runs.
     pub fn adopt(id: ProcessId, dataset: String) -> Option<Self> {
         let (pidfd, found) = identify(id.pid).ok()?;
-        if found != id {
+        if found != id || is_zombie(id.pid) {
             return None;
         }
         let (tell, ended) = watch::channel(None);
@@ -215,10 +215,20 @@ fn identify(number: i32) -> io::Result<(OwnedFd, ProcessId)> {
     Ok((pidfd, ProcessId { pid: number, start_ticks }))
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)). Field 2 is a name in brackets that may hold spaces and brackets.
+/// Whether the process has ended and only waits for its parent to hear of it.
+fn is_zombie(number: i32) -> bool {
+    fs::read_to_string(format!("/proc/{number}/stat")).is_ok_and(|stat| field(&stat, 3) == Some("Z"))
+}
+
 fn start_ticks(stat: &str) -> Option<u64> {
+    field(stat, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat` by its number in proc(5), from 3 on. Field 2 is a name in brackets that may hold spaces
+/// and brackets.
+fn field(stat: &str, number: usize) -> Option<&str> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number - 3)
 }
 
 #[cfg(test)]
@@ -239,5 +249,21 @@ mod tests {
         assert!(Daemon::adopt(id, "ns/d".into()).unwrap().is_alive());
         let later = ProcessId { start_ticks: id.start_ticks + 1, ..id };
         assert!(Daemon::adopt(later, "ns/d".into()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_is_not_adopted_before_its_parent_hears_of_it_either() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (_, id) = identify(child.id().cast_signed()).unwrap();
+        assert!(Daemon::adopt(id, "ns/d".into()).is_some());
+        child.kill().unwrap();
+        for _ in 0..1000 {
+            if is_zombie(id.pid) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(is_zombie(id.pid) && Daemon::adopt(id, "ns/d".into()).is_none());
+        child.wait().unwrap();
     }
 }
