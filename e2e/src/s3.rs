@@ -21,9 +21,38 @@ const REGION: &str = "us-east-1";
 pub struct SeaweedFs {
     proxy: CountingProxy,
     server: ChildGuard,
-    direct: SocketAddr,
-    metrics: u16,
+    ports: Ports,
     folder: TempDir,
+}
+
+/// Where the server's parts listen on loopback.
+struct Ports {
+    s3: u16,
+    metrics: u16,
+    /// By the name of their option.
+    internal: Vec<(&'static str, u16)>,
+}
+
+impl Ports {
+    fn free() -> Result<Self> {
+        let names = [
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+            "s3.port.grpc",
+        ];
+        let internal = names.into_iter().map(|name| Ok((name, free_port()?))).collect::<Result<_>>()?;
+        Ok(Self { s3: free_port()?, metrics: free_port()?, internal })
+    }
+
+    /// Sockets that the server makes beside its ports, whose paths cannot be chosen, and leaves there.
+    fn sockets(&self) -> impl Iterator<Item = String> {
+        let grpc = self.internal.iter().filter_map(|(name, port)| Some((name.strip_suffix(".port.grpc")?, port)));
+        grpc.map(|(part, port)| format!("/tmp/seaweedfs-{part}-grpc-{port}.sock"))
+    }
 }
 
 impl SeaweedFs {
@@ -39,8 +68,7 @@ impl SeaweedFs {
     pub async fn start_behind(listener: TcpListener) -> Result<Self> {
         let program = tokio::task::spawn_blocking(tools::weed).await??;
         let folder = tempfile::Builder::new().prefix("penstock-s3.").tempdir()?;
-        let (port, metrics) = (free_port()?, free_port()?);
-        let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ports = Ports::free()?;
         let identity = json!({
             "name": "e2e",
             "credentials": [{"accessKey": Self::ACCESS_KEY, "secretKey": Self::SECRET_KEY}],
@@ -48,15 +76,13 @@ impl SeaweedFs {
         });
         let config = folder.path().join("s3.json");
         std::fs::write(&config, json!({"identities": [identity]}).to_string())?;
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data)?;
+        std::fs::create_dir(folder.path().join("data"))?;
         let server = Spawn::new(program, folder.path().join("weed.log"))
-            .args(arguments(&data, &config, port, free_port)?)
-            .arg(format!("-metricsPort={metrics}"))
+            .args(arguments(folder.path(), &config, &ports))
             .env("HOME", folder.path())
             .start()?;
-        let proxy = CountingProxy::start_on(listener, direct)?;
-        let mut server = Self { proxy, server, direct, metrics, folder };
+        let proxy = CountingProxy::start_on(listener, SocketAddr::from((Ipv4Addr::LOCALHOST, ports.s3)))?;
+        let mut server = Self { proxy, server, ports, folder };
         server.wait_ready().await?;
         Ok(server)
     }
@@ -83,7 +109,7 @@ impl SeaweedFs {
 
     fn metrics(&self) -> Result<String> {
         let mut command = Command::new(tools::debian("curl", "curl")?);
-        command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.metrics)]);
+        command.args(["-sSf", "--noproxy", "*", &format!("http://127.0.0.1:{}/metrics", self.ports.metrics)]);
         tools::output(&mut command)
     }
 
@@ -94,7 +120,7 @@ impl SeaweedFs {
 
     /// Makes a bucket. Blocks.
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
-        curl(&["-X".into(), "PUT".into(), self.url(bucket)])
+        curl(&["-X".into(), "PUT".into(), self.url(bucket)]).map(drop)
     }
 
     /// Stores an object; not counted. `key` must need no escaping in an address. Blocks.
@@ -106,7 +132,7 @@ impl SeaweedFs {
 
     /// As [`Self::put`], from a file.
     pub fn put_file(&self, bucket: &str, key: &str, file: &Path) -> Result<()> {
-        curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))])
+        curl(&["-T".into(), file.display().to_string(), self.url(&format!("{bucket}/{key}"))]).map(drop)
     }
 
     /// Stores empty objects, many at a time; not counted. Keys as for [`Self::put`]. Blocks.
@@ -122,27 +148,36 @@ impl SeaweedFs {
         });
         std::fs::write(list.path(), lines.collect::<String>())?;
         let list = list.path().display().to_string();
-        curl(&["--parallel", "--parallel-max", "32", "--fail-early", "--config", &list].map(String::from))
+        curl(&["--parallel", "--parallel-max", "32", "--fail-early", "--config", &list].map(String::from)).map(drop)
     }
 
     /// Removes an object. Blocks.
     pub fn delete(&self, bucket: &str, key: &str) -> Result<()> {
-        curl(&["-X".into(), "DELETE".into(), self.url(&format!("{bucket}/{key}"))])
+        curl(&["-X".into(), "DELETE".into(), self.url(&format!("{bucket}/{key}"))]).map(drop)
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.direct)
+        format!("http://127.0.0.1:{}/{path}", self.ports.s3)
     }
 
     async fn wait_ready(&mut self) -> Result<()> {
         let limit = Duration::from_mins(1);
-        let ready = wait_for("SeaweedFS to answer", limit, || {
-            let result = curl(&["-o".into(), "/dev/null".into(), self.url("")]);
-            async { result.map(Some) }
+        let ready = wait_for("SeaweedFS to list its buckets", limit, || {
+            let listing = curl(&[self.url("")]);
+            async { Ok(listing?.contains("<ListAllMyBucketsResult").then_some(())) }
         });
         let result = ready.await;
         self.server.ensure_running()?;
         result.with_context(|| penstock_testkit::process::log_tail(self.server.log(), 15))
+    }
+}
+
+impl Drop for SeaweedFs {
+    fn drop(&mut self) {
+        self.server.stop(Duration::from_secs(3));
+        for socket in self.ports.sockets() {
+            std::fs::remove_file(socket).ok();
+        }
     }
 }
 
@@ -161,25 +196,28 @@ fn lists_of(bucket: &str, metrics: &str) -> u64 {
     lists.filter_map(|(_, value)| value.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// Sends signed requests.
-fn curl(args: &[String]) -> Result<()> {
+/// Sends signed requests; returns the answers' bodies.
+fn curl(args: &[String]) -> Result<String> {
     let user = format!("{}:{}", SeaweedFs::ACCESS_KEY, SeaweedFs::SECRET_KEY);
     let sign = format!("aws:amz:{REGION}:s3");
     let base = ["-sS", "--fail-with-body", "--noproxy", "*", "--aws-sigv4", &sign, "--user", &user];
     // The signature covers the body's hash, which curl leaves to us for uploads.
     let unsigned = ["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
-    tools::run(Command::new(tools::debian("curl", "curl")?).args(base).args(unsigned).args(args))
+    tools::output(Command::new(tools::debian("curl", "curl")?).args(base).args(unsigned).args(args))
 }
 
-/// The command line; every service on loopback, on ports of its own.
-fn arguments(data: &Path, config: &Path, s3: u16, port: impl Fn() -> Result<u16>) -> Result<Vec<String>> {
+/// The command line; every part on loopback, on a port of its own.
+fn arguments(folder: &Path, config: &Path, ports: &Ports) -> Vec<String> {
+    let folder = folder.display();
     let mut args = vec![
         "server".to_owned(),
-        format!("-dir={}", data.display()),
+        format!("-dir={folder}/data"),
         "-ip=127.0.0.1".into(),
         "-ip.bind=127.0.0.1".into(),
         "-filer".into(),
+        format!("-filer.localSocket={folder}/filer.sock"),
         "-s3".into(),
+        format!("-s3.localSocket={folder}/s3.sock"),
         "-s3.port.iceberg=0".into(),
         "-s3.port.lance=0".into(),
         "-master.telemetry=false".into(),
@@ -187,21 +225,12 @@ fn arguments(data: &Path, config: &Path, s3: u16, port: impl Fn() -> Result<u16>
         // tenth test finds none left.
         "-master.volumeSizeLimitMB=64".into(),
         "-volume.max=0".into(),
-        format!("-s3.port={s3}"),
+        format!("-s3.port={}", ports.s3),
         format!("-s3.config={}", config.display()),
+        format!("-metricsPort={}", ports.metrics),
     ];
-    for name in [
-        "master.port",
-        "master.port.grpc",
-        "volume.port",
-        "volume.port.grpc",
-        "filer.port",
-        "filer.port.grpc",
-        "s3.port.grpc",
-    ] {
-        args.push(format!("-{name}={}", port()?));
-    }
-    Ok(args)
+    args.extend(ports.internal.iter().map(|(name, port)| format!("-{name}={port}")));
+    args
 }
 
 #[cfg(test)]

@@ -239,7 +239,8 @@ pub fn output(command: &mut Command) -> Result<String> {
     let line = format!("{command:?}");
     let out = command.stdin(std::process::Stdio::null()).output().with_context(|| format!("starting {line}"))?;
     if !out.status.success() {
-        bail!("{line} failed ({}): {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        let said = [out.stderr, out.stdout].map(|stream| String::from_utf8_lossy(&stream).into_owned()).concat();
+        bail!("{line} failed ({}): {}", out.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
