@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use crate::kubectl::wait_for;
 
 const REGION: &str = "us-east-1";
+/// Where the server keeps what it is given, in its own folder.
+const DATA: &str = "data";
 
 /// A running server; ends, with its data, when dropped.
 pub struct SeaweedFs {
@@ -76,7 +78,7 @@ impl SeaweedFs {
         });
         let config = folder.path().join("s3.json");
         std::fs::write(&config, json!({"identities": [identity]}).to_string())?;
-        std::fs::create_dir(folder.path().join("data"))?;
+        std::fs::create_dir(folder.path().join(DATA))?;
         let server = Spawn::new(program, folder.path().join("weed.log"))
             .args(arguments(folder.path(), &config, &ports))
             .env("HOME", folder.path())
@@ -211,7 +213,7 @@ fn arguments(folder: &Path, config: &Path, ports: &Ports) -> Vec<String> {
     let folder = folder.display();
     let mut args = vec![
         "server".to_owned(),
-        format!("-dir={folder}/data"),
+        format!("-dir={folder}/{DATA}"),
         "-ip=127.0.0.1".into(),
         "-ip.bind=127.0.0.1".into(),
         "-filer".into(),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench --suite NAME`: figures, measured on real servers with release builds.
+//! `cargo xtask bench [--suite NAME]`: figures, measured on real servers with release builds.
 
 mod bare;
 mod cold;
@@ -23,8 +23,11 @@ mod source;
 
 use std::{fs, path::PathBuf};
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
+use tokio::runtime::Runtime;
 
+use self::figures::Case;
 use crate::run::{cargo, root};
 
 /// Folder of ready-built programs, to compare builds; without it Cargo builds them.
@@ -32,8 +35,9 @@ const PROGRAMS: &str = "PENSTOCK_BENCH_PROGRAMS";
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Only this one; without it all of them, one after the other.
     #[arg(long, value_enum)]
-    suite: Suite,
+    suite: Option<Suite>,
     /// Fewer runs.
     #[arg(long)]
     quick: bool,
@@ -63,25 +67,52 @@ enum Suite {
     Soak,
 }
 
+/// Runs the suites. One that fails does not keep the others from running.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let (name, cases) = match options.suite {
-        Suite::Control => ("control", runtime.block_on(control::run(options.quick))?),
-        Suite::Local => ("local", runtime.block_on(local::run(options.quick))?),
-        Suite::Remote => ("remote", runtime.block_on(remote::run(options.quick))?),
-        Suite::Cold => ("cold", runtime.block_on(cold::run(options.quick))?),
-        Suite::Scale => ("scale", runtime.block_on(scale::run(options.quick))?),
-        Suite::Hundred => ("hundred", runtime.block_on(hundred::run(options.quick))?),
-        Suite::Evict => ("evict", evict::run(options.quick)?),
-        Suite::Metadata => ("metadata", runtime.block_on(metadata::run(options.quick))?),
-        Suite::Cost => ("cost", runtime.block_on(cost::run(options.quick))?),
-        Suite::Soak => ("soak", runtime.block_on(soak::run(options.quick))?),
-    };
+    let suites = options.suite.map_or_else(|| Suite::value_variants().to_vec(), |suite| vec![suite]);
+    let mut failed = Vec::new();
+    for suite in suites {
+        let name = suite.name();
+        let done = suite.run(&runtime, options.quick).and_then(|cases| publish(&name, &cases));
+        if let Err(error) = done {
+            eprintln!("{name}: {error:?}");
+            failed.push(name);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+impl Suite {
+    /// As on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, runtime: &Runtime, quick: bool) -> anyhow::Result<Vec<Case>> {
+        match self {
+            Self::Control => runtime.block_on(control::run(quick)),
+            Self::Local => runtime.block_on(local::run(quick)),
+            Self::Remote => runtime.block_on(remote::run(quick)),
+            Self::Cold => runtime.block_on(cold::run(quick)),
+            Self::Scale => runtime.block_on(scale::run(quick)),
+            Self::Hundred => runtime.block_on(hundred::run(quick)),
+            Self::Evict => evict::run(quick),
+            Self::Metadata => runtime.block_on(metadata::run(quick)),
+            Self::Cost => runtime.block_on(cost::run(quick)),
+            Self::Soak => runtime.block_on(soak::run(quick)),
+        }
+    }
+}
+
+/// To the suite's file, and as a table.
+fn publish(suite: &str, cases: &[Case]) -> anyhow::Result<()> {
     let folder = root().join("target/bench");
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(&cases)?)?;
-    figures::print(&cases);
-    eprintln!("figures: target/bench/{name}.json");
+    fs::write(folder.join(format!("{suite}.json")), serde_json::to_vec_pretty(cases)?)?;
+    figures::print(cases);
+    eprintln!("figures: target/bench/{suite}.json");
     Ok(())
 }
 

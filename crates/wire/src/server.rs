@@ -222,7 +222,7 @@ fn weight(request: &Request) -> u32 {
         Request::List { limit, .. } => (*limit as usize).saturating_mul(ENTRY),
         _ => 0,
     };
-    1 + (bytes / UNIT).min(BUDGET / 2) as u32
+    bytes.div_ceil(UNIT).clamp(1, BUDGET / 2) as u32
 }
 
 async fn answer<S: Service>(service: &S, role: Role, local: bool, request: Request) -> Result<Reply, Failure> {

@@ -73,13 +73,13 @@ impl Daemon {
     pub async fn start(program: &Path, connection: &Connection, spec: &MountSpec) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Start { program: program.display().to_string(), source };
         let mut child = spawn(program, connection).map_err(failed)?;
-        let identity = child.id().ok_or(io::ErrorKind::NotFound.into()).and_then(|pid| identify(pid.cast_signed()));
-        let begun = match identity {
-            Ok(identity) => begin(&mut child, spec).await.map(|stdout| (identity, stdout)),
+        let seen = child.id().ok_or(io::ErrorKind::NotFound.into()).and_then(|pid| look(pid.cast_signed()));
+        let begun = match seen {
+            Ok(seen) => begin(&mut child, spec).await.map(|stdout| (seen, stdout)),
             Err(error) => Err(failed(error)),
         };
         match begun {
-            Ok((identity, stdout)) => Ok(Self::watch(child, identity, stdout, spec.dataset.clone())),
+            Ok((seen, stdout)) => Ok(Self::watch(child, seen, stdout, spec.dataset.clone())),
             Err(error) => {
                 child.kill().await.ok();
                 Err(error)
@@ -89,7 +89,7 @@ impl Daemon {
 
     fn watch(
         mut child: Child,
-        (pidfd, id): (OwnedFd, ProcessId),
+        Seen { pidfd, id, .. }: Seen,
         mut stdout: BufReader<ChildStdout>,
         dataset: String,
     ) -> Self {
@@ -115,10 +115,7 @@ impl Daemon {
 
     /// Takes charge of a process that an earlier plugin started, if it still runs.
     pub fn adopt(id: ProcessId, dataset: String) -> Option<Self> {
-        let (pidfd, found) = identify(id.pid).ok()?;
-        if found != id || is_zombie(id.pid) {
-            return None;
-        }
+        let Seen { pidfd, .. } = look(id.pid).ok().filter(|seen| seen.id == id && !seen.zombie)?;
         let (tell, ended) = watch::channel(None);
         let watched = pidfd.try_clone().ok()?;
         let watch = move || {
@@ -207,17 +204,20 @@ async fn ready(stdout: &mut BufReader<ChildStdout>) -> bool {
     false
 }
 
-fn identify(number: i32) -> io::Result<(OwnedFd, ProcessId)> {
+/// A process as it is found by its number.
+struct Seen {
+    pidfd: OwnedFd,
+    id: ProcessId,
+    /// It has ended and only waits for its parent to hear of it.
+    zombie: bool,
+}
+
+fn look(number: i32) -> io::Result<Seen> {
     let pid = Pid::from_raw(number).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let stat = fs::read_to_string(format!("/proc/{number}/stat"))?;
     let start_ticks = start_ticks(&stat).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((pidfd, ProcessId { pid: number, start_ticks }))
-}
-
-/// Whether the process has ended and only waits for its parent to hear of it.
-fn is_zombie(number: i32) -> bool {
-    fs::read_to_string(format!("/proc/{number}/stat")).is_ok_and(|stat| field(&stat, 3) == Some("Z"))
+    Ok(Seen { pidfd, id: ProcessId { pid: number, start_ticks }, zombie: field(&stat, 3) == Some("Z") })
 }
 
 fn start_ticks(stat: &str) -> Option<u64> {
@@ -245,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_adopted_only_with_its_start_time() {
         let own = std::process::id().cast_signed();
-        let (_, id) = identify(own).unwrap();
+        let id = look(own).unwrap().id;
         assert!(Daemon::adopt(id, "ns/d".into()).unwrap().is_alive());
         let later = ProcessId { start_ticks: id.start_ticks + 1, ..id };
         assert!(Daemon::adopt(later, "ns/d".into()).is_none());
@@ -254,16 +254,16 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_has_ended_is_not_adopted_before_its_parent_hears_of_it_either() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let (_, id) = identify(child.id().cast_signed()).unwrap();
+        let id = look(child.id().cast_signed()).unwrap().id;
         assert!(Daemon::adopt(id, "ns/d".into()).is_some());
         child.kill().unwrap();
         for _ in 0..1000 {
-            if is_zombie(id.pid) {
+            if look(id.pid).unwrap().zombie {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(is_zombie(id.pid) && Daemon::adopt(id, "ns/d".into()).is_none());
+        assert!(look(id.pid).unwrap().zombie && Daemon::adopt(id, "ns/d".into()).is_none());
         child.wait().unwrap();
     }
 }
