@@ -1,5 +1,6 @@
 //! The miss path: every absent page is fetched once, whoever asks for it and how often.
 
+mod admission;
 mod ranges;
 mod upstream;
 
@@ -9,16 +10,15 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use penstock_store::Store;
 use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use self::admission::Admission;
 use self::ranges::{overlap, pages_of, subtract};
 pub(crate) use self::upstream::{Upstream, locate};
 use crate::metrics::Metrics;
 
 /// How often bytes may be evicted between their fetch and their reading before they are fetched past the store.
 const TRIES: usize = 3;
-/// Bytes that are fetched or wait for the store to take them: a medium that is slower than the UFS slows the fetches.
-const IN_FLIGHT: u64 = 128 << 20;
 
 /// Where bytes come from that the store lacks.
 pub(crate) trait Origin: Send + Sync + 'static {
@@ -55,9 +55,9 @@ struct Inner<O> {
     origin: O,
     metrics: Arc<Metrics>,
     flights: Mutex<HashMap<Route, Vec<Flight>>>,
-    /// Each of [`IN_FLIGHT`], in KiB: of flights as owner and of the others, which may wait for those of another worker.
-    owner_room: Semaphore,
-    other_room: Semaphore,
+    /// Of flights as owner, and of the others, which may wait for those of another worker.
+    owner: Admission,
+    other: Admission,
 }
 
 /// Object, number of the extent, and how far its flights go. Those as owner are apart from the others, which may wait for
@@ -66,9 +66,8 @@ type Route = (ObjectKey, u64, Reach);
 
 impl<O: Origin> Fills<O> {
     pub(crate) fn new(store: Store, origin: O, metrics: Arc<Metrics>) -> Self {
-        let room = || Semaphore::new((IN_FLIGHT >> 10) as usize);
-        let (flights, owner_room, other_room) = (Mutex::default(), room(), room());
-        Self { inner: Arc::new(Inner { store, origin, metrics, flights, owner_room, other_room }) }
+        let (flights, owner, other) = (Mutex::default(), Admission::new(), Admission::new());
+        Self { inner: Arc::new(Inner { store, origin, metrics, flights, owner, other }) }
     }
 
     pub(crate) fn origin(&self) -> &O {
@@ -205,10 +204,10 @@ async fn fly<O: Origin>(
 ) {
     // Also when the fetch panics: the next reader tries again.
     let _listed = Listed { inner: &inner, route, start: range.start };
-    let room = if route.2 == Reach::Owner { &inner.owner_room } else { &inner.other_room };
-    // Never closed.
-    let _room = room.acquire_many((range.end - range.start).div_ceil(1 << 10) as u32).await;
+    let admission = if route.2 == Reach::Owner { &inner.owner } else { &inner.other };
+    let mut admitted = admission.enter(object.key, range.end - range.start).await;
     let fetched = inner.origin.fetch(&object, range.clone(), route.2).await;
+    admitted.landed();
     outcome.send_replace(Some(fetched.clone()));
     let Ok(bytes) = fetched else { return };
     let (store, len) = (inner.store.clone(), bytes.len() as u64);

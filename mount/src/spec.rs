@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use penstock_wire::message::EXTENT;
 use serde::{Deserialize, Serialize};
 
-const LEAST_WINDOW: u64 = 32 << 20;
+const LEAST_WINDOW: u64 = 48 << 20;
 const MOST_WINDOW: u64 = 64 << 20;
 
 /// Everything that one mounted Dataset needs. Unknown fields are refused: plugin and mount process are one binary.

@@ -10,7 +10,7 @@ use penstock_wire::{
     message::{PAGE, Version},
 };
 
-use super::*;
+use super::{admission::IN_FLIGHT, *};
 
 /// Gives bytes by a formula, slowly, and remembers what it gave.
 #[derive(Default)]
@@ -128,9 +128,12 @@ async fn bytes_on_their_way_are_bounded_whatever_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let tier = TierOptions { medium: Medium::Ssd, dir: dir.path().into(), quota: 64 << 20, high: 0.95, low: 0.9 };
     let fills = Fills::new(Store::open(vec![tier]), Silence::default(), Arc::new(Metrics::new()));
-    let large = Arc::new(Object { size: 1000 * EXTENT, ..(*object()).clone() });
-    let one_byte =
-        |extent: u64| fills.read(&large, extent * EXTENT..extent * EXTENT + 1, Pattern::Sequential, Reach::Ufs);
+    let objects: Vec<_> =
+        (0..250).map(|key| Arc::new(Object { key: ObjectKey(key), size: 4 * EXTENT, ..(*object()).clone() })).collect();
+    let one_byte = |at: usize| {
+        let extent = (at % 4) as u64 * EXTENT;
+        fills.read(&objects[at / 4], extent..extent + 1, Pattern::Sequential, Reach::Ufs)
+    };
     let waiting = join_all((0..1000).map(one_byte));
     assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
     let asked = fills.origin().0.load(SeqCst);

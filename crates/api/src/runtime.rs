@@ -301,7 +301,7 @@ pub struct VolumeClaimTemplate {
 #[serde(rename_all = "camelCase")]
 pub struct Client {
     /// The most bytes that a mount fetches ahead of one sequential reader, as a quantity from `0` (none) to `1Gi`. The
-    /// window grows up to it as the reader goes on. Default: 8Mi for each worker, but from 32Mi to 64Mi.
+    /// window grows up to it as the reader goes on. Default: 8Mi for each worker, but from 48Mi to 64Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readahead: Option<Quantity>,
 }

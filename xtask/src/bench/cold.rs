@@ -19,8 +19,7 @@ use super::{
 const STORE: u32 = 1000;
 const NODES: usize = 4;
 const READERS: usize = 16;
-/// What a worker fetches at once, and how many of these are under way for a reader in order: its window, by the mount's own
-/// measure (32 MiB).
+/// What a worker fetches at once, and how many of these it has under way for one object.
 const RANGE: u64 = 4 << 20;
 const STREAMS: usize = 8;
 const KIB: f64 = 1024.0;
