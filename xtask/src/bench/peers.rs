@@ -93,7 +93,7 @@ fn juicefs(place: &Place, folder: &Path) -> anyhow::Result<Spawn> {
 
 fn rclone(place: &Place, bucket: &Bucket, folder: &Path) -> anyhow::Result<Spawn> {
     // It mounts by this program.
-    tools::debian("fuse3", "fusermount3")?;
+    tools::debian("fusermount3", "fuse3")?;
     let spawn = place
         .spawn(&tools::rclone()?, folder.join("log"))
         .args(["mount", "--read-only", "--vfs-cache-mode=full", "--dir-cache-time=1h", "--vfs-fast-fingerprint"])
