@@ -24,9 +24,12 @@ use tonic::Code;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_comes_and_goes_and_every_call_can_be_repeated() {
     let rig = Rig::start().await;
+    let begun = Instant::now();
     rig.stage().await.unwrap();
     rig.publish("one").await.unwrap();
+    let first = begun.elapsed();
     assert_eq!(rig.read("one").unwrap(), double::CONTENT);
+    assert!(first < Duration::from_millis(500), "{first:?}");
 
     rig.stage().await.unwrap();
     rig.publish("one").await.unwrap();
@@ -54,12 +57,16 @@ async fn a_volume_comes_and_goes_and_every_call_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_program_itself_stands_even_while_no_worker_answers() {
+async fn the_program_itself_stands_at_once_even_while_no_worker_answers() {
     let mut rig = Rig::start().await;
     rig.options.mount_program = Some(env!("CARGO_BIN_EXE_penstock-mount").into());
     rig.restart().await;
+    let begun = Instant::now();
     rig.stage().await.unwrap();
     rig.publish("one").await.unwrap();
+    let first = begun.elapsed();
+    println!("first publish after {first:?}");
+    assert!(first < Duration::from_millis(500), "{first:?}");
     let process = rig.processes()[0];
     assert!(is_running(process));
     rig.unpublish("one").await.unwrap();

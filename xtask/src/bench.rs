@@ -69,7 +69,7 @@ enum Suite {
 
 /// Runs the suites. One that fails does not keep the others from running.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = Runtime::new()?;
     let suites = options.suite.map_or_else(|| Suite::value_variants().to_vec(), |suite| vec![suite]);
     let mut failed = Vec::new();
     for suite in suites {
