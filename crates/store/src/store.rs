@@ -256,7 +256,8 @@ impl Store {
     }
 
     /// Keeps `data` at `offset`: whole pages, but for the object's last. Pages that are present already stay as they are
-    /// (one version has one content). On an error some of the pages may have been kept. Blocks for disk I/O.
+    /// (one version has one content). Extents make room one by one: in a small tier the former of a write may have left for
+    /// the latter. On an error some of the pages may have been kept. Blocks for disk I/O.
     pub fn write(&self, object: &Object, offset: u64, data: &[u8]) -> Result<(), WriteError> {
         self.inner.write(object, offset, data)
     }

@@ -89,6 +89,17 @@ fn eviction_begins_above_high_and_reaches_low() {
 }
 
 #[test]
+fn the_last_extent_of_a_write_stays_when_there_is_no_room_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ssd(dir.path(), 2 * EXTENT);
+    let object = object(0, 3 * EXTENT);
+    write_all(&store, &object);
+    let stats = store.stats();
+    assert_eq!((stats.cached_bytes, stats.evicted_bytes), (EXTENT, 2 * EXTENT));
+    assert_eq!(store.missing(&object.key, object.size, 0..object.size), vec![0..2 * EXTENT]);
+}
+
+#[test]
 fn what_leaves_memory_goes_to_the_tier_below() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let open =

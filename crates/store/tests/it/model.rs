@@ -120,8 +120,17 @@ impl World {
         let page = page % total;
         let end = (page + count).min(total);
         let (at, data) = pages(object, page..end);
+        let until = at + data.len() as u64;
+        let evicted = self.store().stats().evicted_bytes;
         match self.store().write(object, at, &data) {
-            Ok(()) => assert_eq!(self.store().missing(&object.key, object.size, at..at + 1), vec![]),
+            Ok(()) => {
+                let missing = self.store().missing(&object.key, object.size, at..until);
+                let left = self.store().stats().evicted_bytes - evicted;
+                let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();
+                assert!(lost <= left, "{lost} bytes are not there, {left} made room");
+                let last = at.max((until - 1) / EXTENT * EXTENT);
+                assert!(missing.iter().all(|range| range.end <= last), "nothing came after {last}, but {missing:?}");
+            }
             Err(WriteError::Full) => {}
             Err(error) => panic!("{error}"),
         }
