@@ -137,7 +137,7 @@ impl Worker {
                 let reply = self.read(object, offset, len, pattern, reach).await?;
                 // So an owner asks for what it keeps from now on.
                 if (role, reach) == (Role::Peer, Reach::Cache) {
-                    self.store.hand_over(&key, range);
+                    self.store.taken_over(&key, range);
                 }
                 reply
             }

@@ -23,9 +23,9 @@ mod source;
 
 use std::{fs, path::PathBuf};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, signal::ctrl_c};
 
 use self::figures::Case;
 use crate::run::{cargo, root};
@@ -69,13 +69,20 @@ enum Suite {
 
 /// Runs the suites. One that fails does not keep the others from running.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let runtime = Runtime::new()?;
+    Runtime::new()?.block_on(run_all(options))
+}
+
+async fn run_all(options: &Options) -> anyhow::Result<()> {
     let suites = options.suite.map_or_else(|| Suite::value_variants().to_vec(), |suite| vec![suite]);
     let mut failed = Vec::new();
     for suite in suites {
         let name = suite.name();
-        let done = suite.run(&runtime, options.quick).and_then(|cases| publish(&name, &cases));
-        if let Err(error) = done {
+        // What a suite has made ends when its future is dropped.
+        let measured = tokio::select! {
+            measured = suite.run(options.quick) => measured,
+            _ = ctrl_c() => bail!("interrupted"),
+        };
+        if let Err(error) = measured.and_then(|cases| publish(&name, &cases)) {
             eprintln!("{name}: {error:?}");
             failed.push(name);
         }
@@ -90,18 +97,18 @@ impl Suite {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn run(self, runtime: &Runtime, quick: bool) -> anyhow::Result<Vec<Case>> {
+    async fn run(self, quick: bool) -> anyhow::Result<Vec<Case>> {
         match self {
-            Self::Control => runtime.block_on(control::run(quick)),
-            Self::Local => runtime.block_on(local::run(quick)),
-            Self::Remote => runtime.block_on(remote::run(quick)),
-            Self::Cold => runtime.block_on(cold::run(quick)),
-            Self::Scale => runtime.block_on(scale::run(quick)),
-            Self::Hundred => runtime.block_on(hundred::run(quick)),
-            Self::Evict => evict::run(quick),
-            Self::Metadata => runtime.block_on(metadata::run(quick)),
-            Self::Cost => runtime.block_on(cost::run(quick)),
-            Self::Soak => runtime.block_on(soak::run(quick)),
+            Self::Control => control::run(quick).await,
+            Self::Local => local::run(quick).await,
+            Self::Remote => remote::run(quick).await,
+            Self::Cold => cold::run(quick).await,
+            Self::Scale => scale::run(quick).await,
+            Self::Hundred => hundred::run(quick).await,
+            Self::Evict => blocking(|| evict::run(quick)),
+            Self::Metadata => metadata::run(quick).await,
+            Self::Cost => cost::run(quick).await,
+            Self::Soak => soak::run(quick).await,
         }
     }
 }

@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// The owner has got `range` from here. Where that is all that is here of an extent, this worker has a replica only.
-    pub fn hand_over(&self, object: &ObjectKey, range: Range<u64>) {
+    pub fn taken_over(&self, object: &ObjectKey, range: Range<u64>) {
         let Some(entry) = self.inner.index.get(*object) else { return };
         for (extent, pages) in page::split(&range) {
             let Some(slot) = entry.slot(extent) else { continue };

@@ -48,13 +48,9 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     build(&["penstock-worker", "penstock-mount"])?;
     sweep()?;
     fs::create_dir_all(state_dir())?;
-    let soaked = tokio::select! {
-        soaked = soak(Duration::from_mins(if quick { 2 } else { 30 })) => soaked,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-    };
-    let swept = blocking(sweep);
-    let (vitals, tally) = soaked?;
-    swept?;
+    let sweeper = Sweeper;
+    let (vitals, tally) = soak(Duration::from_mins(if quick { 2 } else { 30 })).await?;
+    drop(sweeper);
     for vitals in &vitals {
         eprintln!("{}", vitals.tell());
     }
@@ -74,6 +70,27 @@ fn case(name: &'static str, unit: &'static str, ours: f64, at_most: f64) -> Case
 
 fn state_dir() -> PathBuf {
     root().join("target/soak")
+}
+
+/// Tells readers to end when dropped.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Sweeps when dropped: also when the run failed or was interrupted.
+struct Sweeper;
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Err(error) = blocking(sweep) {
+            eprintln!("soak: {error:?}");
+        }
+    }
 }
 
 /// Ends what this or an earlier run left. Blocks.
@@ -97,17 +114,18 @@ async fn soak(duration: Duration) -> anyhow::Result<(Vec<Vitals>, Arc<Tally>)> {
     let fleet = Fleet::up(&options).await?;
     let root = fleet.mount_dir().context("the Dataset is mounted")?.to_owned();
     let vitals = watched(&fleet)?;
-    let (files, tally, stop) = (Arc::new(files), Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
+    let (files, tally, stop) = (Arc::new(files), Arc::new(Tally::default()), Stop::default());
     let crowd: Vec<JoinHandle<()>> = (0u64..)
         .zip(Habit::ALL)
         .map(|(number, habit)| {
-            let reader = Reader { root: root.clone(), files: files.clone(), tally: tally.clone(), stop: stop.clone() };
+            let reader =
+                Reader { root: root.clone(), files: files.clone(), tally: tally.clone(), stop: stop.0.clone() };
             std::thread::spawn(move || reader.run(habit, number))
         })
         .collect();
     let mut stage = Stage { server, files, tally: tally.clone(), options, fleet, vitals };
     let played = stage.play(duration).await;
-    stop.store(true, Relaxed);
+    drop(stop);
     let ended = blocking(|| crowd.into_iter().try_for_each(JoinHandle::join));
     played?;
     ended.map_err(|_| anyhow!("a reader panicked"))?;

@@ -125,11 +125,11 @@ impl World {
         match self.store().write(object, at, &data) {
             Ok(()) => {
                 let missing = self.store().missing(&object.key, object.size, at..until);
-                let left = self.store().stats().evicted_bytes - evicted;
-                let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();
-                assert!(lost <= left, "{lost} bytes are not there, {left} made room");
+                let evicted = self.store().stats().evicted_bytes - evicted;
+                let absent: u64 = missing.iter().map(|range| range.end - range.start).sum();
+                assert!(absent <= evicted, "{absent} bytes are not there, {evicted} made room");
                 let last = at.max((until - 1) / EXTENT * EXTENT);
-                assert!(missing.iter().all(|range| range.end <= last), "nothing came after {last}, but {missing:?}");
+                assert!(missing.iter().all(|range| range.end <= last), "{last} and on came last, but {missing:?}");
             }
             Err(WriteError::Full) => {}
             Err(error) => panic!("{error}"),

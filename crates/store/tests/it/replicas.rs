@@ -98,12 +98,12 @@ fn what_a_former_owner_has_stays_its_own_until_the_owner_has_all_of_it_and_what_
     write_all(&store, &all[2]);
     let counted = || (store.stats().cached_bytes, store.stats().replica_bytes);
     assert_eq!(counted(), (2 * MIB, MIB));
-    store.hand_over(&all[0].key, 0..MIB / 2);
+    store.taken_over(&all[0].key, 0..MIB / 2);
     assert_eq!(counted(), (2 * MIB, MIB), "half of it");
-    store.hand_over(&all[0].key, 0..MIB);
+    store.taken_over(&all[0].key, 0..MIB);
     assert_eq!(counted(), (MIB, 2 * MIB));
     assert!(has(&store, &all[0]), "it leaves when room is needed only");
     store.claim(|_, _| Claim::Owner);
-    store.hand_over(&all[1].key, 0..MIB);
+    store.taken_over(&all[1].key, 0..MIB);
     assert_eq!(counted(), (3 * MIB, 0));
 }
