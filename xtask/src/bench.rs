@@ -21,7 +21,7 @@ mod scratch;
 mod soak;
 mod source;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, pin::pin};
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
@@ -75,12 +75,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 async fn run_all(options: &Options) -> anyhow::Result<()> {
     let suites = options.suite.map_or_else(|| Suite::value_variants().to_vec(), |suite| vec![suite]);
     let mut failed = Vec::new();
+    // One for all, asked first: what comes while a suite blocks is seen before the next one begins.
+    let mut interrupted = pin!(ctrl_c());
     for suite in suites {
         let name = suite.name();
         // What a suite has made ends when its future is dropped.
         let measured = tokio::select! {
+            biased;
+            _ = &mut interrupted => bail!("interrupted"),
             measured = suite.run(options.quick) => measured,
-            _ = ctrl_c() => bail!("interrupted"),
         };
         if let Err(error) = measured.and_then(|cases| publish(&name, &cases)) {
             eprintln!("{name}: {error:?}");

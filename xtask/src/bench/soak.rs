@@ -48,9 +48,9 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     build(&["penstock-worker", "penstock-mount"])?;
     sweep()?;
     fs::create_dir_all(state_dir())?;
-    let sweeper = Sweeper;
+    let _sweeper = Sweeper;
     let (vitals, tally) = soak(Duration::from_mins(if quick { 2 } else { 30 })).await?;
-    drop(sweeper);
+    blocking(sweep)?;
     for vitals in &vitals {
         eprintln!("{}", vitals.tell());
     }
