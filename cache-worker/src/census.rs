@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_wire::message::{Entry, Failure, Kind};
+use penstock_model::{Entry, Kind};
+use penstock_wire::message::Failure;
 use tokio::time::{Instant, sleep};
 
 use crate::{members::Members, metadata::View};

@@ -8,8 +8,9 @@ use std::{collections::HashMap, future::Future, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use penstock_model::{EXTENT, Object, ObjectKey};
 use penstock_store::Store;
-use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach};
+use penstock_wire::message::{Failure, Pattern, Reach};
 use tokio::sync::watch;
 
 use self::admission::Admission;

@@ -5,11 +5,12 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use penstock_model::{EXTENT, ObjectKey};
 use penstock_placement::{Member, MemberList};
 use penstock_store::{Claim, ExtentInfo, Store};
 use penstock_wire::{
     Address,
-    message::{EXTENT, Handover, ObjectKey, Request},
+    message::{Handover, Request},
 };
 
 use crate::{members::Members, metrics::Metrics};

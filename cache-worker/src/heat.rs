@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::message::ObjectKey;
+use penstock_model::ObjectKey;
 
 /// Rates are over about this time.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use penstock_wire::message::EXTENT;
+    use penstock_model::EXTENT;
 
     use super::*;
 

@@ -12,8 +12,9 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use penstock_model::{EXTENT, Object, ObjectKey};
 use penstock_store::Store;
-use penstock_wire::message::{EXTENT, Failure, Object, ObjectKey, Pattern, Reach};
+use penstock_wire::message::{Failure, Pattern, Reach};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,

@@ -4,11 +4,12 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use penstock_model::{EXTENT, Entry, Object, ObjectKey};
 use penstock_placement::{Member, MemberList, PlacementKey};
 use penstock_store::Claim;
 use penstock_wire::{
     Address, CallError, Pool,
-    message::{EXTENT, Entry, Failure, Object, ObjectKey, Pattern, Reach, Request, Response},
+    message::{Failure, Pattern, Reach, Request, Response},
 };
 use tokio::{
     sync::watch,

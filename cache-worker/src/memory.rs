@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use penstock_wire::config::{Medium, TierConfig};
+use penstock_model::{Medium, TierConfig};
 
 /// Where nothing limits the worker.
 const UNLIMITED: u64 = 512 << 20;

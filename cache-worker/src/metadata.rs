@@ -9,8 +9,9 @@ mod sorter;
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use penstock_model::{Attr, Entry, Kind, ObjectKey};
 use penstock_ufs::{ListedEntry, Status, UfsError};
-use penstock_wire::message::{Attr, Entry, Failure, Kind, ObjectKey};
+use penstock_wire::message::Failure;
 use tokio::time::Instant;
 
 use self::{

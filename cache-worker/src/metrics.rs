@@ -197,8 +197,8 @@ impl Metrics {
     }
 }
 
-pub(crate) fn medium_name(medium: penstock_wire::config::Medium) -> &'static str {
-    use penstock_wire::config::Medium;
+pub(crate) fn medium_name(medium: penstock_model::Medium) -> &'static str {
+    use penstock_model::Medium;
     match medium {
         Medium::Mem => "MEM",
         Medium::Ssd => "SSD",

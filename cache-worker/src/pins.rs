@@ -7,8 +7,8 @@
 use std::{collections::HashMap, fs::File, io, os::fd::AsRawFd, os::fd::OwnedFd, time::Duration};
 
 use parking_lot::Mutex;
+use penstock_model::ObjectKey;
 use penstock_store::{PinnedFile, Store};
-use penstock_wire::message::ObjectKey;
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
@@ -46,11 +46,8 @@ fn lend(pinned: &File) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use penstock_model::{Medium, Object, Version};
     use penstock_store::TierOptions;
-    use penstock_wire::{
-        config::Medium,
-        message::{Object, Version},
-    };
 
     use super::*;
 

@@ -8,8 +8,9 @@ use futures::{
     stream::{self, BoxStream},
 };
 use parking_lot::Mutex;
+use penstock_model::Version;
 use penstock_ufs::{ListedPage, OpenMount, Status, Ufs, UfsError};
-use penstock_wire::message::{Failure, MountHealth, MountTrouble, TroubleKind, Version};
+use penstock_wire::message::{Failure, MountHealth, MountTrouble, TroubleKind};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},

@@ -10,14 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use penstock_model::{EXTENT, Medium, Object, ObjectKey};
 use penstock_store::Store;
 use penstock_wire::{
     Attachment, FileRange, Reply, Service,
-    config::{Medium, WorkerConfig},
-    message::{
-        Description, EXTENT, Failure, MountStats, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Stats,
-        TierStats,
-    },
+    config::WorkerConfig,
+    message::{Description, Failure, MountStats, Pattern, Reach, Request, Response, Role, Stats, TierStats},
 };
 use tokio::task::{JoinError, spawn_blocking};
 

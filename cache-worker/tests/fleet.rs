@@ -9,12 +9,11 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use bytes::Bytes;
 use common::{Fleet, eventually, mount, noise};
 use futures::future::join_all;
+use penstock_model::{Attr, EXTENT, Entry, Kind, Object};
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError,
-    message::{
-        Attr, EXTENT, Entry, Failure, Kind, MountHealth, Object, Pattern, Reach, Request, Response, TroubleKind,
-    },
+    message::{Failure, MountHealth, Pattern, Reach, Request, Response, TroubleKind},
 };
 use tokio::time::sleep;
 

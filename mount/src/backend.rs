@@ -4,7 +4,8 @@ use std::{fs::File, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use penstock_wire::message::{Attr, Change, Entry, Object, Pattern};
+use penstock_model::{Attr, Entry, Object};
+use penstock_wire::message::{Change, Pattern};
 use rustix::io::Errno;
 
 /// What a mount must know of its Dataset.
@@ -19,7 +20,7 @@ pub struct Facts {
     pub workers: usize,
 }
 
-/// One page of a directory, in the order of [`penstock_wire::message::listing_key`].
+/// One page of a directory, in the order of [`penstock_model::listing_key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     pub entries: Vec<Entry>,

@@ -14,7 +14,7 @@ pub mod stream;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_wire::message::{Attr, Kind};
+use penstock_model::{Attr, Kind};
 use rustix::io::Errno;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -224,7 +224,7 @@ impl FileSystem {
     fn hand_over(
         &self,
         dir: &OpenDir,
-        entry: &penstock_wire::message::Entry,
+        entry: &penstock_model::Entry,
         since: Instant,
         next: u64,
         plus: bool,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::message::Attr;
+use penstock_model::Attr;
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 

@@ -23,10 +23,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::RwLock;
+use penstock_model::Object;
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError, Credential, Pool,
-    message::{Description, Failure, Object, Pattern, Request, Response, Role},
+    message::{Description, Failure, Pattern, Request, Response, Role},
 };
 use tokio::{
     sync::Mutex,

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use penstock_wire::message::EXTENT;
+use penstock_model::EXTENT;
 use serde::{Deserialize, Serialize};
 
 const LEAST_WINDOW: u64 = 48 << 20;

@@ -13,11 +13,9 @@ use std::{
 
 use futures::future::join_all;
 use memory::MemoryBackend;
+use penstock_model::{EXTENT, Object};
 use penstock_mount::{backend::Backend, reader, reader::Cluster, spec::Tuning};
-use penstock_wire::{
-    Address,
-    message::{EXTENT, Object, Pattern},
-};
+use penstock_wire::{Address, message::Pattern};
 use workers::{DATASET, Worker, Workers};
 
 const LEN: u32 = 4096;

@@ -15,15 +15,13 @@ use std::{
 };
 
 use memory::MemoryBackend;
+use penstock_model::{EXTENT, Object};
 use penstock_mount::{
     backend::{Backend, ReadError},
     reader::{self, Cluster},
     spec::Tuning,
 };
-use penstock_wire::{
-    Address,
-    message::{EXTENT, Object, Pattern},
-};
+use penstock_wire::{Address, message::Pattern};
 use workers::{DATASET, Workers};
 
 const SIZE: u64 = 64 * EXTENT;

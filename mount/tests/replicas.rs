@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use fleet::{DATASET, Fleet, SOCKETS, eventually, noise};
 use futures::future::join_all;
+use penstock_model::{EXTENT, Object};
 use penstock_mount::{
     backend::{Backend, LocalFile},
     reader::{Cluster, Workers},
@@ -20,7 +21,7 @@ use penstock_mount::{
 };
 use penstock_wire::{
     Address,
-    message::{EXTENT, Object, Pattern, Reach, Request, Response},
+    message::{Pattern, Reach, Request, Response},
 };
 
 const MIB: u64 = 1 << 20;

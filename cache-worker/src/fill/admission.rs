@@ -1,6 +1,6 @@
 //! How many flights there are at once.
 
-use penstock_wire::message::{ObjectKey, PAGE};
+use penstock_model::{ObjectKey, PAGE};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Bytes that are fetched or wait for the store to take them: a medium that is slower than the UFS slows the fetches.
@@ -51,7 +51,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use penstock_wire::message::EXTENT;
+    use penstock_model::EXTENT;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use penstock_wire::message::PAGE;
+use penstock_model::PAGE;
 
 pub(super) fn pages_of(range: &Range<u64>, size: u64) -> Range<u64> {
     range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE).min(size)

@@ -4,11 +4,8 @@ use std::{
 };
 
 use futures::future::join_all;
+use penstock_model::{Medium, PAGE, Version};
 use penstock_store::TierOptions;
-use penstock_wire::{
-    config::Medium,
-    message::{PAGE, Version},
-};
 
 use super::{admission::IN_FLIGHT, *};
 

@@ -5,8 +5,9 @@ use std::{ops::Range, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 use parking_lot::RwLock;
+use penstock_model::{Object, ObjectKey, PAGE};
 use penstock_placement::Member;
-use penstock_wire::message::{Failure, Object, ObjectKey, PAGE, Reach};
+use penstock_wire::message::{Failure, Reach};
 
 use super::{Origin, ranges::join};
 use crate::{

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use penstock_model::{Kind, listing_key};
 use penstock_ufs::{ListedEntry, ListedPage};
-use penstock_wire::message::{Failure, Kind, listing_key};
+use penstock_wire::message::Failure;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Lifetime, packed::Packed, sorter::Sorter};

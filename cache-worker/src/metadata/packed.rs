@@ -3,8 +3,8 @@
 //! Names and versions lie in one buffer, attributes in records of one size; entries are made when they are asked for. An S3
 //! object takes 48 bytes besides its name.
 
+use penstock_model::{Kind, Version, listing_key};
 use penstock_ufs::{ListedEntry, Status};
-use penstock_wire::message::{Kind, Version, listing_key};
 use tokio::time::Instant;
 
 const NO_MODE: u16 = u16::MAX;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use penstock_model::{Kind, listing_key};
 use penstock_ufs::{ListedEntry, ListedPage, Status};
-use penstock_wire::message::{Kind, listing_key};
 use tokio::time::Instant;
 
 use super::packed::Packed;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use penstock_model::{Medium, TierConfig};
 use penstock_placement::{Member, MemberList};
 use penstock_testkit::{
     proxy::{CountingProxy, Gate},
@@ -17,9 +18,7 @@ use penstock_testkit::{
 };
 use penstock_wire::{
     Address, Credential, Pool,
-    config::{
-        CLIENT_KEY_FILE, MEMBERS_FILE, Medium, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig,
-    },
+    config::{CLIENT_KEY_FILE, MEMBERS_FILE, MountConfig, PEER_KEY_FILE, WORKER_FILE, WorkerConfig},
     message::{Request, Response, Role, Stats},
 };
 use penstock_worker::{Options, run};

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use penstock_model::Medium;
 use penstock_placement::{Member, MemberList};
 use penstock_wire::{
     Address, CallError, Client, Credential,
-    config::{MEMBERS_FILE, Medium, WORKER_FILE, WorkerConfig},
+    config::{MEMBERS_FILE, WORKER_FILE, WorkerConfig},
     message::{Request, Response, Role, Stats},
 };
 

@@ -3,11 +3,8 @@
 
 use std::{path::Path, time::Instant};
 
+use penstock_model::{EXTENT, Medium, Object, ObjectKey, Version};
 use penstock_store::{Store, TierOptions};
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, Object, ObjectKey, Version},
-};
 
 fn object(number: u64, size: u64) -> Object {
     let (path, version) = (number.to_string().into_bytes(), Version("1".into()));

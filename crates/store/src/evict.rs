@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::message::ObjectKey;
+use penstock_model::ObjectKey;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use tiny_lfu::TinyLfu;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use penstock_wire::message::{Object, PAGE};
+use penstock_model::{Object, PAGE};
 
 use crate::{
     blocks::sums_of,

@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use penstock_wire::message::{Object, ObjectKey};
+use penstock_model::{Object, ObjectKey};
 
 use crate::{
     blocks::BlockSums,

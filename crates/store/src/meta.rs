@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use penstock_wire::message::{Object, ObjectKey, Version};
+use penstock_model::{Object, ObjectKey, Version};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::page::page_count;
@@ -117,7 +117,7 @@ pub(crate) fn record_run(key: ObjectKey, pages: Range<u64>, sums: &[u64]) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use penstock_wire::message::PAGE;
+    use penstock_model::PAGE;
     use proptest::prelude::*;
 
     use super::*;

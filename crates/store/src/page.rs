@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use penstock_wire::message::{EXTENT, PAGE};
+use penstock_model::{EXTENT, PAGE};
 
 /// Pages of one extent; one bit each in a [`Mask`].
 pub(crate) const PAGES: u32 = (EXTENT / PAGE) as u32;

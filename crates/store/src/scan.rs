@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use penstock_wire::message::ObjectKey;
+use penstock_model::ObjectKey;
 
 use crate::{
     evict::Node,

@@ -8,10 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use penstock_wire::{
-    config::Medium,
-    message::{Object, ObjectKey},
-};
+use penstock_model::{Medium, Object, ObjectKey};
 
 use crate::{
     blocks,

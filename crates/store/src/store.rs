@@ -11,10 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, Object, ObjectKey},
-};
+use penstock_model::{EXTENT, Medium, Object, ObjectKey};
 
 use crate::{
     evict::Node,

@@ -16,10 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::{
-    config::{Medium, TierConfig},
-    message::{Object, ObjectKey},
-};
+use penstock_model::{Medium, Object, ObjectKey, TierConfig};
 use rustix::{
     fs::{FallocateFlags, FlockOperation, OFlags, flock},
     io::Errno,

@@ -13,7 +13,7 @@ pub use open::{OpenMount, open};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use penstock_wire::message::{Kind, Version};
+use penstock_model::{Kind, Version};
 
 /// One UFS, rooted at its mount. Paths are relative to the mount, bytes as the store has them, no leading slash.
 #[async_trait]
@@ -60,7 +60,7 @@ pub struct ListedEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedPage {
     pub entries: Vec<ListedEntry>,
-    /// Whatever comes in later pages stands at this key ([`listing_key`](penstock_wire::message::listing_key)) or after it;
+    /// Whatever comes in later pages stands at this key ([`listing_key`](penstock_model::listing_key)) or after it;
     /// empty where nothing is known.
     pub settled: Vec<u8>,
 }

@@ -10,7 +10,7 @@ use std::path::{Component, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use penstock_wire::message::{Kind, Version};
+use penstock_model::{Kind, Version};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 

@@ -16,7 +16,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use opendal::options::{ListOptions, ReadOptions, StatOptions};
 use opendal::raw::{OpRead, Servicer, oio};
 use opendal::{BytesRange, Metadata, OperationContext};
-use penstock_wire::message::{Kind, Version};
+use penstock_model::{Kind, Version};
 
 use crate::options::Options;
 use crate::{ListedEntry, ListedPage, Status, Ufs, UfsError};

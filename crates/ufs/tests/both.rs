@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
+use penstock_model::{Kind, Version};
 use penstock_testkit::s3::{S3Options, S3Server};
 use penstock_ufs::{ListedEntry, OpenMount, Ufs, UfsError, open};
-use penstock_wire::message::{Kind, Version};
 
 /// A store to fill and the same store to read.
 struct Case {

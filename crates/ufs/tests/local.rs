@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
+use penstock_model::Kind;
 use penstock_ufs::{OpenMount, Ufs, UfsError, open};
-use penstock_wire::message::Kind;
 
 fn mount(path: &Path) -> Arc<dyn Ufs> {
     let source = format!("local://{}", path.display());

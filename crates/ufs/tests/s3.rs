@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
+use penstock_model::Kind;
 use penstock_testkit::s3::{S3Options, S3Server};
 use penstock_ufs::{OpenMount, Ufs, UfsError, open};
-use penstock_wire::message::Kind;
 
 async fn server() -> S3Server {
     S3Server::start(S3Options::default()).await.unwrap()

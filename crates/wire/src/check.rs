@@ -1,6 +1,7 @@
 //! What a worker refuses before it looks at its store: pure rules on requests.
 
-use crate::message::{EXTENT, Failure, MAX_READ, Object, PAGE, Path, Request, Role};
+use crate::message::{Failure, MAX_READ, Request, Role};
+use penstock_model::{EXTENT, Object, PAGE, Path};
 
 /// Refuses what the role may not ask and what breaks the vocabulary's own rules.
 pub(crate) fn check(role: Role, request: &Request) -> Result<(), Failure> {
@@ -69,7 +70,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{ObjectKey, Pattern, Reach, Version};
+    use crate::message::{Pattern, Reach};
+    use penstock_model::{ObjectKey, Version};
 
     fn object(path: &[u8], size: u64) -> Object {
         Object { key: ObjectKey(1), path: path.to_vec(), version: Version("v".into()), size }

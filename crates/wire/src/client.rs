@@ -16,10 +16,11 @@ use crate::{
     Address, Credential, HandshakeError,
     frame::{FrameError, FrameReader, Limits, OutFrame},
     handshake::{Hello, greet},
-    message::{Failure, Object, Request, Response, Role},
+    message::{Failure, Request, Response, Role},
     outbox::Outbox,
     socket::Socket,
 };
+use penstock_model::Object;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than a worker tries its UFS.

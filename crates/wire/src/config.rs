@@ -7,8 +7,9 @@
 //! | `client.key`, `peer.key` | the runtime's two credentials, 32 random bytes in hex each |
 //! | `ufs-N-OPTION` | one secret option of mount N, the raw value |
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
+use penstock_model::TierConfig;
 use serde::{Deserialize, Serialize};
 
 pub const WORKER_FILE: &str = "worker.json";
@@ -47,26 +48,4 @@ pub struct MountConfig {
     pub options: BTreeMap<String, String>,
     /// Option name to the file (inside the configuration directory) that holds its value.
     pub secret_options: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TierConfig {
-    pub medium: Medium,
-    pub dir: PathBuf,
-    /// Bytes, overhead included.
-    pub quota: u64,
-    /// Fractions of the quota: eviction starts above `high` and stops at `low`.
-    pub high: f64,
-    pub low: f64,
-}
-
-impl Eq for TierConfig {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Medium {
-    Mem,
-    Ssd,
-    Hdd,
 }

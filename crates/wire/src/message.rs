@@ -3,95 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use penstock_placement::{MemberList, PlacementKey};
+use penstock_model::{Attr, EXTENT, Entry, Object, Path};
+use penstock_placement::MemberList;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes of one extent, the unit of placement.
-pub const EXTENT: u64 = 4 << 20;
-/// Bytes of one page, the unit of fetching and of presence.
-pub const PAGE: u64 = 256 << 10;
 /// The most a single [`Request::Read`] may ask for: it never crosses an extent.
 pub const MAX_READ: u64 = EXTENT;
-
-/// A path inside a Dataset: bytes as the UFS has them, no leading or trailing slash; the root is empty.
-pub type Path = Vec<u8>;
-
-/// What identifies the content of an object: its `ETag` where the UFS has one, else `mtime-size`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Version(pub String);
-
-/// The 128-bit hash of (mount source, path in the mount, version); names the cached file and places its extents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ObjectKey(pub u128);
-
-impl ObjectKey {
-    /// `source` is the mount's `mountPoint` as written, so that a mount pointed elsewhere never meets old pages.
-    pub fn new(source: &str, path: &[u8], version: &Version) -> Self {
-        let mut hash = Xxh3::new();
-        for part in [source.as_bytes(), path, version.0.as_bytes()] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Self(hash.digest128())
-    }
-
-    /// Where the extent that holds byte `offset` is placed.
-    pub fn placement(self, offset: u64) -> PlacementKey {
-        PlacementKey::extent(self.0, offset / EXTENT)
-    }
-}
-
-/// One version of one UFS file, as a reader names it when it asks for bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Object {
-    pub key: ObjectKey,
-    pub path: Path,
-    pub version: Version,
-    pub size: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    File,
-    Directory,
-    Symlink,
-}
-
-/// What `stat` tells of an entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attr {
-    pub kind: Kind,
-    /// Bytes; for a symlink the length of its target, for a directory 0.
-    pub size: u64,
-    /// Nanoseconds since the epoch.
-    pub mtime_ns: i64,
-    /// Permission bits only (`0o7777`).
-    pub mode: u32,
-    /// Set for files: what to ask bytes by.
-    pub object: Option<(ObjectKey, Version)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// One path segment, never empty, `.` or `..`, without `/` and NUL.
-    pub name: Vec<u8>,
-    pub attr: Attr,
-}
-
-impl Entry {
-    /// See [`listing_key`].
-    pub fn listing_key(&self) -> Vec<u8> {
-        listing_key(&self.name, self.attr.kind)
-    }
-}
-
-/// Where an entry stands in a listing: listings are in byte order of these keys. A directory counts with a `/` after its name,
-/// as in the order of a store of keys, so that a listing can be told while the store still lists.
-pub fn listing_key(name: &[u8], kind: Kind) -> Vec<u8> {
-    let slash: &[u8] = if kind == Kind::Directory { b"/" } else { b"" };
-    [name, slash].concat()
-}
 
 /// How the reader goes through the object; decides how much a miss fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

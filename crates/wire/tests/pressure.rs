@@ -11,9 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::join_all;
+use penstock_model::{Attr, Entry, Kind, Object, ObjectKey, Version};
 use penstock_wire::{
     Address, Client, Credential, Keys, Reply, Service,
-    message::{Attr, Entry, Failure, Kind, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
+    message::{Failure, Pattern, Reach, Request, Response, Role},
     serve,
 };
 use tokio::{

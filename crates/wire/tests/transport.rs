@@ -9,9 +9,10 @@ use std::{fs::File, io::Read, sync::atomic::Ordering, time::Duration};
 use bytes::Bytes;
 use common::{DATASET, keys, object, pattern, read, start, tcp_server};
 use futures::FutureExt;
+use penstock_model::Object;
 use penstock_wire::{
     Address, CallError, Client, ConnectError, Credential, HandshakeError,
-    message::{Failure, Object, Pattern, Reach, Request, Response, Role},
+    message::{Failure, Pattern, Reach, Request, Response, Role},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -12,7 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture, future::Shared};
 use parking_lot::Mutex;
-use penstock_wire::message::{EXTENT, Object, ObjectKey, Pattern};
+use penstock_model::{EXTENT, Object, ObjectKey};
+use penstock_wire::message::Pattern;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::AbortHandle,

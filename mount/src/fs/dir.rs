@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_wire::message::Entry;
+use penstock_model::Entry;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, ReadError};

@@ -4,7 +4,8 @@ use std::{os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use penstock_wire::message::{Kind, Object, Pattern};
+use penstock_model::{Kind, Object};
+use penstock_wire::message::Pattern;
 use rustix::io::Errno;
 use tokio::time::{Instant, timeout};
 

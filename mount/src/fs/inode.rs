@@ -9,7 +9,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use penstock_wire::message::{Attr, Kind, Object, ObjectKey, Version};
+use penstock_model::{Attr, Kind, Object, ObjectKey, Version};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 

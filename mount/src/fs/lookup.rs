@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use penstock_wire::message::Kind;
+use penstock_model::Kind;
 use rustix::io::Errno;
 use tokio::time::Instant;
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use penstock_wire::message::{Attr, Entry, Kind, listing_key};
+use penstock_model::{Attr, Entry, Kind, listing_key};
 use tokio::time::Instant;
 
 use crate::backend::Listing;

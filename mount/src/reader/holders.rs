@@ -6,7 +6,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::message::{ObjectKey, Pattern};
+use penstock_model::ObjectKey;
+use penstock_wire::message::Pattern;
 
 /// How long an owner's word counts.
 const GOOD: Duration = Duration::from_secs(5);

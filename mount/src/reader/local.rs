@@ -15,7 +15,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use penstock_wire::{Address, CallError, Pool, config::SOCKET_FILE, message::Object};
+use penstock_model::Object;
+use penstock_wire::{Address, CallError, Pool, config::SOCKET_FILE};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, timeout};
 

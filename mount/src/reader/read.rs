@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use penstock_model::{EXTENT, Object};
 use penstock_wire::{
     Address, CallError,
-    message::{EXTENT, Object, Pattern, Reach, Request, Response},
+    message::{Pattern, Reach, Request, Response},
 };
 use tokio::time::timeout;
 

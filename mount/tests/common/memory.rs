@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use penstock_wire::message::{Attr, EXTENT, Entry, Kind, Object, ObjectKey, Pattern, Version};
+use penstock_model::{Attr, EXTENT, Entry, Kind, Object, ObjectKey, Version};
+use penstock_wire::message::Pattern;
 use tokio::sync::Notify;
 
 use penstock_mount::backend::{Backend, Changed, Facts, Listing, LocalFile, ReadError, Told};

@@ -15,8 +15,9 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use penstock_model::{Attr, Entry, Kind, Object, ObjectKey, Version};
 use penstock_mount::backend::{Backend, Facts, Listing, LocalFile, ReadError, Told};
-use penstock_wire::message::{Attr, Entry, Kind, Object, ObjectKey, Pattern, Version};
+use penstock_wire::message::Pattern;
 
 pub struct Tree {
     pub root: PathBuf,

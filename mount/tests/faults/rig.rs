@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use penstock_model::Medium;
 use penstock_mount::spec::{KeyHex, MountSpec, Passthrough, Tuning};
 use penstock_testkit::{proxy::Gate, s3::Faults};
-use penstock_wire::config::Medium;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::time::sleep;
 

@@ -8,8 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use penstock_model::TierConfig;
 use penstock_wire::Credential;
-use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, TierConfig, WORKER_FILE, WorkerConfig};
+use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, WORKER_FILE, WorkerConfig};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::validate::{ValidDataset, ValidRuntime, ValidTier};
@@ -112,7 +113,7 @@ fn secret_file(index: usize, option: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use penstock_wire::config::Medium;
+    use penstock_model::Medium;
 
     use super::*;
     use crate::{

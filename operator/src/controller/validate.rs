@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use kube::ResourceExt;
 use penstock_api::{CacheRuntime, Dataset, Quota, Reason, names::MAX_NAME};
-use penstock_wire::config::Medium;
+use penstock_model::Medium;
 
 use crate::names::Names;
 

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, collections::VecDeque};
 
+use penstock_model::Version;
 use penstock_ufs::Status;
-use penstock_wire::message::Version;
 use tokio::sync::mpsc;
 
 use super::*;

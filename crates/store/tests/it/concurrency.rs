@@ -1,10 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use penstock_model::{Medium, Object, PAGE};
 use penstock_store::Store;
-use penstock_wire::{
-    config::Medium,
-    message::{Object, PAGE},
-};
 
 use crate::support::{MIB, content, disk_use, files, object, pages, tier};
 

@@ -2,11 +2,8 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path};
 
+use penstock_model::{EXTENT, Medium, PAGE};
 use penstock_store::{Store, WriteError};
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, PAGE},
-};
 
 use crate::support::{MIB, content, corrupt, disk_use, files, object, pages, ssd, tier, write_all};
 
@@ -151,7 +148,7 @@ fn odd_writes_are_refused() {
         assert!(matches!(refused, Err(WriteError::Misaligned { .. })), "{at} {len}");
     }
     write_all(&store, &thing);
-    let longer = penstock_wire::message::Object { size: 3 * PAGE, ..thing };
+    let longer = penstock_model::Object { size: 3 * PAGE, ..thing };
     assert!(matches!(store.write(&longer, 0, &vec![0; PAGE as usize]), Err(WriteError::OtherSize { .. })));
     assert_eq!(store.missing(&longer.key, longer.size, 0..1), vec![0..PAGE]);
     assert_eq!(store.read(&longer.key, 3 * PAGE, 1), None);

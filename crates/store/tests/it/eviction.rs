@@ -3,11 +3,8 @@ use std::{
     os::{fd::AsRawFd, unix::fs::FileExt},
 };
 
+use penstock_model::{EXTENT, Medium, Object, PAGE};
 use penstock_store::Store;
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, Object, PAGE},
-};
 
 use crate::support::{MIB, content, object, pages, ssd, tier, write_all};
 

@@ -5,11 +5,8 @@ use std::{
     ops::Range,
 };
 
+use penstock_model::{EXTENT, Medium, Object, PAGE};
 use penstock_store::{Store, WriteError};
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, Object, PAGE},
-};
 use proptest::prelude::*;
 
 use crate::support::{content, corrupt, disk_use, object, pages, tier};

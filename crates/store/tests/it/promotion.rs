@@ -1,8 +1,5 @@
+use penstock_model::{EXTENT, Medium, Object};
 use penstock_store::Store;
-use penstock_wire::{
-    config::Medium,
-    message::{EXTENT, Object},
-};
 use tempfile::TempDir;
 
 use crate::support::{MIB, content, object, ssd, tier, write_all};

@@ -1,7 +1,7 @@
 //! What belongs to other workers: it goes first, and takes no room from what is owned.
 
+use penstock_model::{Object, ObjectKey};
 use penstock_store::{Claim, Store, WriteError};
-use penstock_wire::message::{Object, ObjectKey};
 
 use crate::support::{MIB, content, object, ssd, write_all};
 

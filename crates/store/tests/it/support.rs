@@ -3,11 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use penstock_model::{Medium, Object, ObjectKey, PAGE, Version};
 use penstock_store::{Store, TierOptions};
-use penstock_wire::{
-    config::Medium,
-    message::{Object, ObjectKey, PAGE, Version},
-};
 
 pub(crate) const MIB: u64 = 1 << 20;
 

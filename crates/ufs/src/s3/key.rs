@@ -1,7 +1,7 @@
 //! Paths and keys, versions and `ETag`s.
 
 use opendal::Metadata;
-use penstock_wire::message::Version;
+use penstock_model::Version;
 
 /// The longest key of S3, in bytes.
 const LONGEST_KEY: usize = 1024;

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::message::{Object, ObjectKey, Pattern, Reach, Version};
+use crate::message::{Pattern, Reach};
+use penstock_model::{Object, ObjectKey, Version};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()

@@ -11,9 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use penstock_model::{Object, ObjectKey, Version};
 use penstock_wire::{
     Address, Attachment, Client, Credential, FileRange, Keys, Reply, Service,
-    message::{Failure, Object, ObjectKey, Pattern, Reach, Request, Response, Role, Version},
+    message::{Failure, Pattern, Reach, Request, Response, Role},
     serve,
 };
 use tokio::{

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use penstock_api::{Level, MediumType, TieredStore};
-use penstock_wire::config::Medium;
+use penstock_model::Medium;
 
 use super::{Invalid, ValidTier};
 

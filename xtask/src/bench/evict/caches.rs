@@ -2,11 +2,8 @@
 
 use anyhow::{Context, ensure};
 use foyer_memory::{CacheBuilder, EvictionConfig, LfuConfig, S3FifoConfig};
+use penstock_model::{Medium, Object, ObjectKey, Version};
 use penstock_store::{Store, TierOptions, WriteError};
-use penstock_wire::{
-    config::Medium,
-    message::{Object, ObjectKey, Version},
-};
 use tempfile::TempDir;
 
 use super::{QUOTA, SIZE};

@@ -1,6 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 
-use penstock_wire::message::ObjectKey;
+use penstock_model::ObjectKey;
 
 use super::*;
 use crate::evict::Eviction;

@@ -1,0 +1,13 @@
+//! The vocabulary that the store, the wire protocol, workers and mounts share: objects and their parts, entries of
+//! directories, tiers. It knows neither disks nor networks.
+
+mod entry;
+mod object;
+mod tier;
+
+pub use entry::{Attr, Entry, Kind, listing_key};
+pub use object::{EXTENT, Object, ObjectKey, PAGE, Version};
+pub use tier::{Medium, TierConfig};
+
+/// A path inside a Dataset: bytes as the UFS has them, no leading or trailing slash; the root is empty.
+pub type Path = Vec<u8>;
