@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use penstock_operator::controller::{
-    plan::{self, Keys},
+use penstock_plan::{
+    Keys, config,
     validate::{self, Invalid, SecretData, ValidTier},
 };
 use penstock_wire::config::{MEMBERS_FILE, WORKER_FILE, WorkerConfig};
@@ -29,8 +29,8 @@ pub(crate) fn plan(manifest: &Manifest, keys: &Keys) -> Result<LocalPlan, Invali
     let dataset = validate::dataset(&manifest.dataset, &secrets)?;
     let runtime = validate::runtime(&manifest.runtime)?;
     let given = |_: usize, tier: &ValidTier| tier.path.clone().unwrap_or_default().into();
-    let config = plan::worker_config(&dataset, &runtime, given);
-    let mut files = plan::config_files(&config, &dataset, keys).0;
+    let config = config::worker_config(&dataset, &runtime, given);
+    let mut files = config::config_files(&config, &dataset, keys).0;
     files.retain(|name, _| name != WORKER_FILE && name != MEMBERS_FILE);
     Ok(LocalPlan {
         dataset: dataset.names.id(),

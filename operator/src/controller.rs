@@ -7,12 +7,10 @@ pub mod build;
 mod deletion;
 mod dereference;
 pub mod events;
-pub mod plan;
 mod reconcile;
 mod set_up;
 pub mod status;
 mod sweep;
-pub mod validate;
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
@@ -23,6 +21,7 @@ use kube::{
     runtime::{self, applier, controller::Action, reflector::ObjectRef},
 };
 use penstock_api::{CacheRuntime, Dataset};
+use penstock_plan::validate::{self, Claim};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +32,7 @@ use crate::{
     worker_api::WorkerApi,
 };
 
-use self::{apply::Made, events::EventRecorder, validate::Claim};
+use self::{apply::Made, events::EventRecorder};
 pub use reconcile::Error;
 
 /// Reconciles at once. They mostly wait for the API server.

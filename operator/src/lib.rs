@@ -1,7 +1,7 @@
 //! The operator: makes Kubernetes what Datasets and CacheRuntimes say.
 //!
-//! [`controller`] is the pipeline; its [`controller::validate`] and [`controller::plan`] know no API server, and local
-//! mode plays their plans.
+//! [`controller`] is the pipeline. Its pure middle, validation and planning, is the crate `penstock-plan`, which local mode
+//! uses too.
 
 pub mod app;
 pub mod args;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt};
 
-use penstock_operator::controller::plan::Keys;
+use penstock_plan::Keys;
 use penstock_wire::{
     Credential,
     config::{CLIENT_KEY_FILE, PEER_KEY_FILE, WorkerConfig},

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use penstock_operator::controller::validate::Invalid;
+use penstock_plan::validate::Invalid;
 use penstock_wire::config::{CLIENT_KEY_FILE, PEER_KEY_FILE};
 use serde::Serialize;
 

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt, api::ObjectMeta};
 use penstock_api::{CacheRuntime, Dataset};
-
-use super::{
-    plan::{ConfigFiles, Keys, scaling::Scaling},
+use penstock_plan::{
+    Keys,
+    config::ConfigFiles,
+    scaling::Scaling,
     validate::{ValidDataset, ValidRuntime},
 };
 

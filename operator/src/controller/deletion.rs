@@ -12,6 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use penstock_api::{Dataset, names::FINALIZER};
+use penstock_plan::Names;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     dereference::{self, Observed},
     reconcile::{Error, Pass, pass, volume_name, write_status},
 };
-use crate::{context::Context, names::Names};
+use crate::context::Context;
 
 /// Pods are not watched but those of workers.
 const IN_USE: Duration = Duration::from_secs(2);

@@ -17,23 +17,20 @@ use penstock_api::{
     Dataset, Reason,
     names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY},
 };
+use penstock_plan::{
+    Names,
+    names::persistent_volume,
+    scaling::WorkerSeen,
+    validate::{Invalid, SecretData, Secrets, secret_names},
+};
 use penstock_wire::{
     Credential,
     config::{CLIENT_KEY_FILE, PEER_KEY_FILE, WIRE_PORT},
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    plan::scaling::WorkerSeen,
-    status,
-    validate::{Invalid, SecretData, Secrets, secret_names},
-};
-use crate::{
-    context::Context,
-    names::{Names, persistent_volume},
-    watches,
-    worker_api::Fleet,
-};
+use super::status;
+use crate::{context::Context, watches, worker_api::Fleet};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -6,9 +6,8 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use penstock_api::{Reason, human_bytes};
+use penstock_plan::scaling::Step;
 use tokio::{sync::mpsc, task::JoinSet};
-
-use super::plan::scaling::Step;
 
 /// Type, reason, and what to tell.
 type News = (EventType, String, String);

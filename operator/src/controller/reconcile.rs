@@ -6,24 +6,22 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use penstock_api::{CacheRuntime, Dataset, Reason};
+use penstock_plan::{
+    Names,
+    names::persistent_volume,
+    scaling,
+    validate::{self, Invalid, Secrets, ValidDataset, ValidRuntime},
+};
 use penstock_wire::{CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
 
 use super::{
     apply, build, deletion,
     dereference::{self, Observed},
-    events,
-    plan::scaling,
-    set_up,
+    events, set_up,
     status::{self, PodTrouble, View},
-    validate::{self, Invalid, Secrets, ValidDataset, ValidRuntime},
 };
-use crate::{
-    context::Context,
-    names::{Names, persistent_volume},
-    watches,
-    worker_api::Fleet,
-};
+use crate::{context::Context, watches, worker_api::Fleet};
 
 /// Time for an object that was just written to be seen by its watch.
 const WATCHED: Duration = Duration::from_millis(200);

@@ -7,6 +7,10 @@ use penstock_api::{
     Dataset, Reason,
     names::{ANNOTATION_CONFIG_HASH, ATTRIBUTE_ENDPOINT, FINALIZER},
 };
+use penstock_plan::{
+    Keys, config, scaling,
+    validate::{Invalid, ValidDataset, ValidRuntime},
+};
 use penstock_wire::Credential;
 
 use super::{
@@ -14,10 +18,8 @@ use super::{
     build::{self, Blueprint, seconds},
     deletion,
     dereference::{self, Observed},
-    plan::{self, Keys, scaling},
     reconcile::{Error, Pass},
     status,
-    validate::{Invalid, ValidDataset, ValidRuntime},
 };
 use crate::{context::Context, names::DRAIN_STARTED, worker_api::Fleet};
 
@@ -33,8 +35,8 @@ pub(super) async fn set_up(
     let Some(runtime) = pass.runtime.clone() else { return Ok(()) };
     let generated = |key: Option<Credential>| key.map_or_else(Credential::generate, Ok);
     let keys = Keys { client: generated(keys.0)?, peer: generated(keys.1)? };
-    let config = plan::worker_config(valid, valid_runtime, |index, _| plan::tier_dir(index));
-    let files = plan::config_files(&config, valid, &keys);
+    let config = config::worker_config(valid, valid_runtime, |index, _| config::tier_dir(index));
+    let files = config::config_files(&config, valid, &keys);
     let scaling = scaling(valid, valid_runtime, observed, &pass.workers);
     let blueprint = Blueprint {
         dataset,

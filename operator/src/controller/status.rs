@@ -11,13 +11,14 @@ use penstock_api::{
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
-use penstock_wire::message::{MountHealth, Stats};
-
-use super::{
-    plan::scaling::{Scaling, WorkerSeen},
+use penstock_plan::{
+    Names,
+    scaling::{Scaling, WorkerSeen},
     validate::{Invalid, ValidRuntime},
 };
-use crate::names::{Names, selector_text};
+use penstock_wire::message::{MountHealth, Stats};
+
+use crate::names::selector_text;
 
 pub use trouble::{PodTrouble, pod_trouble};
 

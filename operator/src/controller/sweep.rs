@@ -6,14 +6,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{Api, Resource, ResourceExt, runtime::reflector::Store};
 use penstock_api::{Dataset, names::LABEL_DATASET};
+use penstock_plan::{Names, names::persistent_volume};
 use serde::de::DeserializeOwned;
 
 use super::{apply, dereference::is_ours};
-use crate::{
-    context::Context,
-    names::{NAMESPACE_LABEL, Names, persistent_volume},
-    watches,
-};
+use crate::{context::Context, names::NAMESPACE_LABEL, watches};
 
 const PERIOD: Duration = Duration::from_mins(1);
 /// The stores follow separate watches: an object of a Dataset that is just being made gets time to be seen.

@@ -17,10 +17,11 @@ use penstock_api::{
     CacheRuntimeSpec, NetworkMode, Quota,
     names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES},
 };
+use penstock_plan::validate::ValidTier;
 use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 
 use super::Blueprint;
-use crate::{controller::validate::ValidTier, names::TIERS};
+use crate::names::TIERS;
 
 pub(super) use volumes::tier_volume;
 

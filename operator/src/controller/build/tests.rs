@@ -1,15 +1,16 @@
 //! Whole objects against the ones in `tests/golden`, and what varies in them.
 
 use penstock_placement::{Member, MemberList};
+use penstock_plan::{
+    config,
+    scaling::Step,
+    validate::{self, SecretData, Secrets},
+};
 use penstock_wire::Credential;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::{
-    plan::{self, scaling::Step},
-    validate::{self, SecretData, Secrets},
-};
 
 macro_rules! golden {
     ($path:literal) => {
@@ -41,7 +42,7 @@ impl Plans {
         let secrets: Secrets = [("s3-keys".to_owned(), secret)].into();
         let valid = validate::dataset(&dataset, &secrets).unwrap();
         let valid_runtime = validate::runtime(&runtime).unwrap();
-        let config = plan::worker_config(&valid, &valid_runtime, |index, _| plan::tier_dir(index));
+        let config = config::worker_config(&valid, &valid_runtime, |index, _| config::tier_dir(index));
         let key = |digit: &str| Credential::from_hex(&digit.repeat(64)).unwrap();
         let keys = Keys { client: key("c"), peer: key("d") };
         let member = Member { id: valid.names.worker_pod(0), addr: "198.18.0.1:9440".into(), weight: 10 };
@@ -52,7 +53,7 @@ impl Plans {
             drain_started: None,
             step: Step::Steady,
         };
-        let files = plan::config_files(&config, &valid, &keys);
+        let files = config::config_files(&config, &valid, &keys);
         Self { dataset, runtime, valid, valid_runtime, files, keys, scaling }
     }
 

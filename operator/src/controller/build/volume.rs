@@ -9,10 +9,11 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, api::ObjectMeta};
 use penstock_api::names::{ATTRIBUTE_DATASET, ATTRIBUTE_ENDPOINT, ATTRIBUTE_READAHEAD, CSI_DRIVER};
+use penstock_plan::names::persistent_volume as volume_name;
 use penstock_wire::config::WIRE_PORT;
 
 use super::Blueprint;
-use crate::names::{NAMESPACE_LABEL, VOLUME, persistent_volume as volume_name};
+use crate::names::{NAMESPACE_LABEL, VOLUME};
 
 /// The size that volume and claim agree on. Nothing measures it: a Dataset is as big as its UFS.
 const CAPACITY: &str = "1Pi";

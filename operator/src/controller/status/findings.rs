@@ -1,10 +1,10 @@
 //! One finding per condition type.
 
 use penstock_api::{ConditionType, Reason, condition::Finding, human_bytes};
+use penstock_plan::{scaling::Step, validate::Invalid};
 use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
 use super::View;
-use crate::controller::{plan::scaling::Step, validate::Invalid};
 
 fn finding(kind: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Finding {
     Finding { kind, holds, reason, message: message.into() }
@@ -121,7 +121,7 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     }
     match view.trouble {
         Some(trouble) => {
-            let memory = view.valid_runtime.map_or(0, crate::controller::validate::ValidRuntime::memory);
+            let memory = view.valid_runtime.map_or(0, penstock_plan::validate::ValidRuntime::memory);
             let message = if trouble.lacks_memory && memory > 0 {
                 format!(
                     "{}; the quotas of the MEM levels in spec.tieredStore are {} ({memory} bytes) for each worker: lower \

@@ -7,11 +7,11 @@ mod runtime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use penstock_placement::MemberList;
+use penstock_plan::{scaling::Step, validate};
 use penstock_wire::message::{MountStats, MountTrouble, TierStats, TroubleKind};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::{plan::scaling::Step, validate};
 
 /// What a view borrows.
 #[derive(Clone)]

@@ -9,9 +9,9 @@ use penstock_api::{
     Level, MediumType,
     names::{ATTRIBUTE_DATASET, ATTRIBUTE_PURPOSE, CSI_DRIVER, PURPOSE_WORKER_SOCKET, RESERVED_VOLUME_PREFIX},
 };
+use penstock_plan::{Names, config::tier_dir};
 
 use super::{super::Blueprint, bytes};
-use crate::{controller::plan::tier_dir, names::Names};
 
 pub(super) const CONFIG_DIR: &str = "/etc/penstock";
 pub(super) const SOCKET_DIR: &str = "/run/penstock";

@@ -1,6 +1,4 @@
-//! What shall be, from what is valid and what is seen. Pure, and shared with local mode.
-
-pub mod scaling;
+//! The configuration directory of a worker.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +11,7 @@ use penstock_wire::Credential;
 use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, WORKER_FILE, WorkerConfig};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::validate::{ValidDataset, ValidRuntime, ValidTier};
+use crate::validate::{ValidDataset, ValidRuntime, ValidTier};
 
 /// Where the tiers of a worker pod are.
 pub const TIER_ROOT: &str = "/var/lib/penstock";
@@ -117,8 +115,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        controller::validate::{SecretData, ValidMount},
         names::Names,
+        validate::{SecretData, ValidMount},
     };
 
     fn valid() -> (ValidDataset, ValidRuntime) {

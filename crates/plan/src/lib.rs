@@ -1,0 +1,13 @@
+//! From what a user wrote to what shall be: pure, and shared by the operator and local mode.
+//!
+//! [`validate`] turns manifests into values that nothing needs to refuse later; [`config`] says what a worker is told;
+//! [`scaling`] decides who is a member and when leaving workers may go; [`names`] are those of everything that belongs to
+//! a Dataset.
+
+pub mod config;
+pub mod names;
+pub mod scaling;
+pub mod validate;
+
+pub use config::Keys;
+pub use names::Names;
