@@ -16,6 +16,8 @@ use tar::{Builder, EntryType, Header};
 pub const TOOLBOX: &str = "penstock.test/toolbox:e2e";
 /// The image of [`penstock`].
 pub const PENSTOCK: &str = "penstock.test/penstock:e2e";
+/// User and group of [`penstock`]'s programs: those of target `penstock` in `images/Dockerfile`.
+const PENSTOCK_USER: &str = "65532:65532";
 
 /// The image with Penstock's programs; `PENSTOCK_E2E_IMAGE` names another, for a cluster of one's own.
 pub fn penstock_name() -> String {
@@ -34,7 +36,7 @@ pub fn toolbox(archive: &Path) -> Result<()> {
 
 /// Writes one image with these programs of ours in `/usr/bin` (named as their files) and a shell.
 pub fn penstock(archive: &Path, programs: &[PathBuf]) -> Result<()> {
-    let mut image = Image::new(PENSTOCK).base()?.busybox()?;
+    let mut image = Image::new(PENSTOCK).user(PENSTOCK_USER).base()?.busybox()?;
     for program in programs {
         let name = program.file_name().context("a program's path ends in its name")?.to_string_lossy();
         image = image.program(program, &format!("/usr/bin/{name}"))?;
@@ -48,6 +50,7 @@ pub struct Image {
     layer: Builder<Vec<u8>>,
     /// Paths in the layer (without the leading slash), so that none is there twice.
     paths: BTreeSet<PathBuf>,
+    user: String,
     entrypoint: Vec<String>,
 }
 
@@ -55,7 +58,14 @@ impl Image {
     /// An empty image; `name` with its tag.
     pub fn new(name: &str) -> Self {
         let layer = Builder::new(Vec::new());
-        Self { name: name.into(), layer, paths: BTreeSet::new(), entrypoint: Vec::new() }
+        Self { name: name.into(), layer, paths: BTreeSet::new(), user: String::new(), entrypoint: Vec::new() }
+    }
+
+    /// User and group (`UID:GID`) of containers whose pods name none; root's when this is not called.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        user.clone_into(&mut self.user);
+        self
     }
 
     /// The command of pods that name none.
@@ -123,7 +133,7 @@ impl Image {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/"},
+            "config": {"User": self.user, "Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff}")]},
         })
         .to_string();
@@ -237,6 +247,48 @@ mod tests {
         let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
         assert_eq!(parse_ldd(output), expected);
         assert!(parse_ldd("\tnot a dynamic executable\n").is_empty());
+    }
+
+    #[test]
+    fn the_image_of_the_tests_has_the_user_and_entry_point_that_the_dockerfile_gives() {
+        let dockerfile = fs::read_to_string(tools::workspace_root().join("images/Dockerfile")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("penstock.tar");
+        penstock(&path, &[]).unwrap();
+        let config = config_of(&path);
+        let (user, entrypoint) = stage(&dockerfile, "penstock");
+        assert_eq!(config["User"].as_str().unwrap(), user);
+        assert_eq!(config["Entrypoint"], serde_json::from_str::<serde_json::Value>(&entrypoint).unwrap());
+        // The images of single parts differ in their program only.
+        for part in ["penstock-operator", "penstock-worker", "penstock-mount"] {
+            assert_eq!(stage(&dockerfile, part), (user.clone(), format!("[\"/usr/bin/{part}\"]")));
+        }
+    }
+
+    /// USER and ENTRYPOINT of a stage, its own or those of the stages that it is built from.
+    fn stage(dockerfile: &str, name: &str) -> (String, String) {
+        let (mut user, mut entrypoint) = (String::new(), "[]".to_owned());
+        let mut lines = dockerfile.lines().skip_while(|line| !line.ends_with(&format!(" AS {name}")));
+        let from = lines.next().unwrap().split(' ').nth(1).unwrap();
+        if dockerfile.contains(&format!(" AS {from}\n")) {
+            (user, entrypoint) = stage(dockerfile, from);
+        }
+        for line in lines.take_while(|line| !line.starts_with("FROM ")) {
+            match line.split_once(' ') {
+                Some(("USER", given)) => given.clone_into(&mut user),
+                Some(("ENTRYPOINT", given)) => given.clone_into(&mut entrypoint),
+                _ => {}
+            }
+        }
+        (user, entrypoint)
+    }
+
+    /// The container's part of the configuration in an archive.
+    fn config_of(path: &Path) -> serde_json::Value {
+        let mut archive = tar::Archive::new(File::open(path).unwrap());
+        let mut config = archive.entries().unwrap().next().unwrap().unwrap();
+        let config: serde_json::Value = serde_json::from_reader(&mut config).unwrap();
+        config["config"].clone()
     }
 
     #[test]
