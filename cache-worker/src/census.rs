@@ -7,7 +7,7 @@ use penstock_model::{Entry, Kind};
 use penstock_wire::message::Failure;
 use tokio::time::{Instant, sleep};
 
-use crate::{members::Members, metadata::View};
+use crate::{members::Members, metadata::Catalog};
 
 const TICK: Duration = Duration::from_secs(2);
 /// Between walks that succeed, at least; a static Dataset is walked once per configuration.
@@ -35,40 +35,40 @@ impl Census {
     }
 
     /// Walks whenever this worker's id is the lowest of the list and a walk is due.
-    pub(crate) async fn run(&self, members: &Members, view: impl Fn() -> Arc<View>) {
-        let mut walked: Option<(Arc<View>, Option<Instant>)> = None;
+    pub(crate) async fn run(&self, members: &Members, catalog: impl Fn() -> Arc<Catalog>) {
+        let mut walked: Option<(Arc<Catalog>, Option<Instant>)> = None;
         loop {
             sleep(TICK).await;
-            let view = view();
+            let catalog = catalog();
             let due = walked
                 .as_ref()
-                .is_none_or(|(of, next)| !Arc::ptr_eq(of, &view) || next.is_some_and(|next| Instant::now() >= next));
+                .is_none_or(|(of, next)| !Arc::ptr_eq(of, &catalog) || next.is_some_and(|next| Instant::now() >= next));
             if !members.is_first() {
                 *self.count.lock() = None;
                 walked = None;
             } else if due {
-                let next = match walk(&view, members).await {
+                let next = match walk(&catalog, members).await {
                     Ok(count) => {
                         *self.count.lock() = Some(count);
-                        view.revalidate().map(|interval| interval.max(INTERVAL))
+                        catalog.revalidate().map(|interval| interval.max(INTERVAL))
                     }
                     Err(error) => {
                         tracing::debug!(%error, "cannot count the Dataset's files");
                         Some(AFTER_FAILURE)
                     }
                 };
-                walked = Some((view, next.map(|pause| Instant::now() + pause)));
+                walked = Some((catalog, next.map(|pause| Instant::now() + pause)));
             }
         }
     }
 }
 
 /// Asks each directory's owner, so that nobody lists what is listed already.
-async fn walk(view: &View, members: &Members) -> Result<Count, Failure> {
+async fn walk(catalog: &Catalog, members: &Members) -> Result<Count, Failure> {
     let mut count = Count::default();
     let mut directories = vec![Vec::new()];
     while let Some(directory) = directories.pop() {
-        match walk_directory(view, members, &directory, &mut count).await {
+        match walk_directory(catalog, members, &directory, &mut count).await {
             Ok(below) => directories.extend(below),
             // Removed meanwhile, or an empty bucket.
             Err(Failure::NotFound | Failure::NotADirectory) => {}
@@ -81,7 +81,7 @@ async fn walk(view: &View, members: &Members) -> Result<Count, Failure> {
 
 /// Counts the files of one directory; the directories in it.
 async fn walk_directory(
-    view: &View,
+    catalog: &Catalog,
     members: &Members,
     directory: &[u8],
     count: &mut Count,
@@ -90,7 +90,7 @@ async fn walk_directory(
     loop {
         let (entries, more) = match members.ask_listing(directory, after.as_deref(), PAGE).await {
             Some(page) => page,
-            None => view.list(directory, after.as_deref(), PAGE).await?.value,
+            None => catalog.list(directory, after.as_deref(), PAGE).await?.value,
         };
         after = entries.last().map(Entry::listing_key);
         for Entry { name, attr } in entries {

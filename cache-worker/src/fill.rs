@@ -55,7 +55,7 @@ struct Inner<O> {
     store: Store,
     origin: O,
     metrics: Arc<Metrics>,
-    flights: Mutex<HashMap<Route, Vec<Flight>>>,
+    flights: Mutex<HashMap<FlightKey, Vec<Flight>>>,
     /// Of flights as owner, and of the others, which may wait for those of another worker.
     owner: Admission,
     other: Admission,
@@ -63,16 +63,12 @@ struct Inner<O> {
 
 /// Object, number of the extent, and how far its flights go. Those as owner are apart from the others, which may wait for
 /// another worker: so no circle of waiting closes while two workers disagree on who owns the extent.
-type Route = (ObjectKey, u64, Reach);
+type FlightKey = (ObjectKey, u64, Reach);
 
 impl<O: Origin> Fills<O> {
     pub(crate) fn new(store: Store, origin: O, metrics: Arc<Metrics>) -> Self {
         let (flights, owner, other) = (Mutex::default(), Admission::new(), Admission::new());
         Self { inner: Arc::new(Inner { store, origin, metrics, flights, owner, other }) }
-    }
-
-    pub(crate) fn origin(&self) -> &O {
-        &self.inner.origin
     }
 
     /// The bytes of `range`, which lies in one extent; what is absent is fetched and kept. Fetches go on when the caller
@@ -200,7 +196,7 @@ async fn fly<O: Origin>(
     inner: Arc<Inner<O>>,
     object: Arc<Object>,
     range: Range<u64>,
-    route: Route,
+    route: FlightKey,
     outcome: watch::Sender<Outcome>,
 ) {
     // Also when the fetch panics: the next reader tries again.
@@ -221,7 +217,7 @@ async fn fly<O: Origin>(
 
 struct Listed<'a, O> {
     inner: &'a Inner<O>,
-    route: Route,
+    route: FlightKey,
     start: u64,
 }
 

@@ -9,6 +9,7 @@ mod sorter;
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use parking_lot::RwLock;
 use penstock_model::{Attr, Entry, Kind, ObjectKey};
 use penstock_ufs::{ListedEntry, Status, UfsError};
 use penstock_wire::message::Failure;
@@ -49,8 +50,8 @@ impl<T> Told<T> {
     }
 }
 
-/// The Dataset as configured, with what is known of its metadata. A new configuration is a new view.
-pub(crate) struct View {
+/// The Dataset as configured, with what is known of its metadata. A new configuration is a new catalog.
+pub(crate) struct Catalog {
     pub(crate) namespace: Namespace<Source>,
     lifetime: Lifetime,
     listings: Arc<Listings>,
@@ -59,7 +60,7 @@ pub(crate) struct View {
     changes: Arc<Changes>,
 }
 
-impl View {
+impl Catalog {
     /// `memory`: bytes that listings may take.
     pub(crate) fn new(
         namespace: Namespace<Source>,
@@ -173,6 +174,24 @@ impl View {
             listings.upgrade().iter().for_each(|listings| listings.shrink());
         };
         Listing::begin(pages, Sorter::new(mounts, Instant::now()), self.lifetime, self.listings.bytes(), done)
+    }
+}
+
+/// The catalog in force: of the newest configuration. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Catalogs(Arc<RwLock<Arc<Catalog>>>);
+
+impl Catalogs {
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(catalog))))
+    }
+
+    pub(crate) fn current(&self) -> Arc<Catalog> {
+        self.0.read().clone()
+    }
+
+    pub(crate) fn replace(&self, catalog: Catalog) {
+        *self.0.write() = Arc::new(catalog);
     }
 }
 

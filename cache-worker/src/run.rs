@@ -143,7 +143,7 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     tasks.spawn(again(PROBE, 1, worker.store.clone(), recheck));
     tasks.spawn(again(PROMOTE, PROMOTIONS, worker.store.clone(), Store::promote_next));
     let w = worker.clone();
-    tasks.spawn(async move { w.census.run(&w.members, || w.view()).await });
+    tasks.spawn(async move { w.census.run(&w.members, || w.catalog()).await });
     let members = worker.members.clone();
     tasks.spawn(async move {
         members.learn_from_all().await;

@@ -29,7 +29,7 @@ use crate::{
     locals::Locals,
     members::Members,
     memory,
-    metadata::View,
+    metadata::{Catalog, Catalogs},
     metrics::{Metrics, Operation, medium_name},
     namespace::Namespace,
     pins::Pins,
@@ -52,6 +52,7 @@ pub(crate) struct Worker {
     locals: Arc<Locals>,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
+    catalogs: Catalogs,
     drains: Arc<Drains>,
     memory_only: bool,
 }
@@ -59,12 +60,13 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(loaded: &Loaded, store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
         let changes = Arc::<Changes>::default();
-        let view = view(loaded, &HashMap::new(), &metrics, &changes);
-        let upstream = Upstream { members: members.clone(), view: RwLock::new(Arc::new(view)) };
+        let catalogs = Catalogs::new(catalog(loaded, &HashMap::new(), &metrics, &changes));
+        let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone() };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
         Self {
             locals: Arc::new(Locals::new(store.clone(), fills.clone(), members.clone(), metrics.clone())),
             fills,
+            catalogs,
             drains: Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone())),
             memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
             config: RwLock::new(Arc::new(loaded.config.clone())),
@@ -85,7 +87,7 @@ impl Worker {
             self.members.adopt(list.clone());
         }
         let kept: HashMap<_, _> =
-            self.view().namespace.mounts().map(|source| (source.spec.path.clone(), source.clone())).collect();
+            self.catalog().namespace.mounts().map(|source| (source.spec.path.clone(), source.clone())).collect();
         let is_kept = |spec: &MountSpec| kept.get(&spec.path).is_some_and(|source| source.spec == *spec);
         if **self.config.read() == loaded.config && loaded.mounts.iter().all(is_kept) {
             return;
@@ -93,21 +95,21 @@ impl Worker {
         if loaded.config.tiers != self.config.read().tiers {
             tracing::warn!("changed tiers take effect when the worker starts again");
         }
-        *self.fills.origin().view.write() = Arc::new(view(loaded, &kept, &self.metrics, &self.changes));
+        self.catalogs.replace(catalog(loaded, &kept, &self.metrics, &self.changes));
         self.changes.note_all();
         *self.config.write() = Arc::new(loaded.config.clone());
     }
 
-    pub(crate) fn view(&self) -> Arc<View> {
-        self.fills.origin().view()
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.catalogs.current()
     }
 
     /// Asks the UFS of every mount that `which` picks.
     pub(crate) async fn probe(&self, which: impl Fn(&Source) -> bool) {
-        let view = self.view();
-        let probes = view.namespace.mounts().filter(|source| which(source)).map(|source| source.probe());
+        let catalog = self.catalog();
+        let probes = catalog.namespace.mounts().filter(|source| which(source)).map(|source| source.probe());
         futures::future::join_all(probes).await;
-        let troubled = view.namespace.mounts().filter(|source| source.is_troubled()).count();
+        let troubled = catalog.namespace.mounts().filter(|source| source.is_troubled()).count();
         self.metrics.mounts_in_trouble.set(troubled as u64);
     }
 
@@ -115,21 +117,21 @@ impl Worker {
         Ok(match request {
             Request::Describe => Response::Description(self.describe()).into(),
             Request::Stat { path } => {
-                let view = self.view();
-                let told = view.stat(&path).await?;
-                Response::Attr { age_ms: view.age_ms(&told), attr: told.value }.into()
+                let catalog = self.catalog();
+                let told = catalog.stat(&path).await?;
+                Response::Attr { age_ms: catalog.age_ms(&told), attr: told.value }.into()
             }
             Request::List { path, after, limit } => {
-                let view = self.view();
-                let told = view.list(&path, after.as_deref(), limit).await?;
-                let (age_ms, (entries, more)) = (view.age_ms(&told), told.value);
+                let catalog = self.catalog();
+                let told = catalog.list(&path, after.as_deref(), limit).await?;
+                let (age_ms, (entries, more)) = (catalog.age_ms(&told), told.value);
                 Response::Entries { entries, more, age_ms }.into()
             }
             Request::Changes { since } => {
                 let Since { next, changes } = self.changes.since(since).await?;
                 Response::Changes { next, changes }.into()
             }
-            Request::ReadLink { path } => Response::Target(self.view().read_link(&path).await?).into(),
+            Request::ReadLink { path } => Response::Target(self.catalog().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
                 let (key, range) = (object.key, offset..offset + u64::from(len));
                 let reply = self.read(object, offset, len, pattern, reach).await?;
@@ -154,7 +156,7 @@ impl Worker {
                 Response::Done.into()
             }
             Request::Forget { path } => {
-                self.view().forget(&path);
+                self.catalog().forget(&path);
                 Response::Done.into()
             }
         })
@@ -248,14 +250,14 @@ impl Worker {
 
     /// The directory's owner may be another worker, and so may whoever stood in for it.
     fn forget_everywhere(&self, path: Vec<u8>) {
-        self.view().forget(&path);
+        self.catalog().forget(&path);
         self.changes.note([Change::Entry(path.clone())]);
         let members = self.members.clone();
         tokio::spawn(async move { members.spread_forget(&path).await });
     }
 
     async fn keep(&self, object: Object, offset: u64, data: Bytes) -> Result<(), Failure> {
-        locate(&self.view(), &object)?;
+        locate(&self.catalog(), &object)?;
         let store = self.store.clone();
         let written = spawn_blocking(move || store.write(&object, offset, &data)).await;
         match written {
@@ -284,7 +286,7 @@ impl Worker {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let (store, metrics, view) = (self.store.stats(), &self.metrics, self.view());
+        let (store, metrics, catalog) = (self.store.stats(), &self.metrics, self.catalog());
         let count = self.census.count();
         let tier = |tier: penstock_store::TierStats| TierStats {
             medium: medium_name(tier.medium).to_owned(),
@@ -307,7 +309,7 @@ impl Worker {
             ufs_bytes: metrics.ufs_bytes.get(),
             peer_bytes: metrics.peer_bytes.get(),
             ufs_errors: metrics.ufs_error_count(),
-            mounts: view.namespace.mounts().map(mount).collect(),
+            mounts: catalog.namespace.mounts().map(mount).collect(),
             ufs_total_bytes: count.map(|count| count.bytes),
             ufs_files: count.map(|count| count.files),
             handover: self.drains.progress(),
@@ -353,12 +355,17 @@ fn operation(request: &Request) -> &'static str {
     }
 }
 
-fn view(loaded: &Loaded, kept: &HashMap<String, Arc<Source>>, metrics: &Arc<Metrics>, changes: &Arc<Changes>) -> View {
+fn catalog(
+    loaded: &Loaded,
+    kept: &HashMap<String, Arc<Source>>,
+    metrics: &Arc<Metrics>,
+    changes: &Arc<Changes>,
+) -> Catalog {
     let open = |spec: &MountSpec| match kept.get(&spec.path).filter(|source| source.spec == *spec) {
         Some(source) => source.clone(),
         None => Arc::new(Source::open(spec.clone(), metrics.clone())),
     };
     let mounts = loaded.mounts.iter().map(|spec| (spec.path.clone().into_bytes(), open(spec)));
     let revalidate = loaded.config.revalidate_ms.map(Duration::from_millis);
-    View::new(Namespace::new(mounts), revalidate, memory::for_listings(&loaded.config.tiers), changes.clone())
+    Catalog::new(Namespace::new(mounts), revalidate, memory::for_listings(&loaded.config.tiers), changes.clone())
 }

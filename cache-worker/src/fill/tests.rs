@@ -51,7 +51,7 @@ async fn read(fills: &Fills<Formula>, range: Range<u64>, pattern: Pattern) {
 }
 
 fn given(fills: &Fills<Formula>) -> Vec<Range<u64>> {
-    let mut given = std::mem::take(&mut *fills.origin().given.lock());
+    let mut given = std::mem::take(&mut *fills.inner.origin.given.lock());
     given.sort_by_key(|range| range.start);
     given
 }
@@ -101,7 +101,7 @@ async fn bytes_that_no_tier_takes_are_served_all_the_same() {
 async fn a_failed_fetch_fails_those_who_waited_and_is_not_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let fills = fills(&dir, 64 << 20);
-    fills.origin().fail.store(1, SeqCst);
+    fills.inner.origin.fail.store(1, SeqCst);
     let object = object();
     let waiting = (0..5).map(|_| fills.read(&object, 0..9, Pattern::Random, Reach::Ufs));
     assert!(join_all(waiting).await.iter().all(|r| *r == Err(Failure::Ufs("no".into()))));
@@ -133,6 +133,6 @@ async fn bytes_on_their_way_are_bounded_whatever_is_asked_for() {
     };
     let waiting = join_all((0..1000).map(one_byte));
     assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
-    let asked = fills.origin().0.load(SeqCst);
+    let asked = fills.inner.origin.0.load(SeqCst);
     assert!((IN_FLIGHT / 2..=IN_FLIGHT).contains(&asked), "{asked} bytes on their way");
 }

@@ -4,7 +4,6 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use parking_lot::RwLock;
 use penstock_model::{Object, ObjectKey, PAGE};
 use penstock_placement::Member;
 use penstock_wire::message::{Failure, Reach};
@@ -12,23 +11,19 @@ use penstock_wire::message::{Failure, Reach};
 use super::{Origin, ranges::join};
 use crate::{
     members::{Members, Unheld},
-    metadata::View,
+    metadata::{Catalog, Catalogs},
     source::{Source, failure},
 };
 
 pub(crate) struct Upstream {
     pub(crate) members: Arc<Members>,
-    pub(crate) view: RwLock<Arc<View>>,
+    pub(crate) catalogs: Catalogs,
 }
 
 impl Upstream {
-    pub(crate) fn view(&self) -> Arc<View> {
-        self.view.read().clone()
-    }
-
     async fn ask_ufs(&self, object: &Object, range: &Range<u64>) -> Result<Bytes, Failure> {
-        let view = self.view();
-        let (source, inner) = locate(&view, object)?;
+        let catalog = self.catalogs.current();
+        let (source, inner) = locate(&catalog, object)?;
         let read = source.read(inner, &object.version, range.start, range.end - range.start).await;
         read.map_err(failure)
     }
@@ -113,8 +108,8 @@ impl Origin for Upstream {
 }
 
 /// The mount that holds the object. A key of another mount is that of a mount which was pointed elsewhere since.
-pub(crate) fn locate<'a>(view: &'a View, object: &'a Object) -> Result<(&'a Arc<Source>, &'a [u8]), Failure> {
-    let (source, inner) = view.namespace.resolve(&object.path).mount.ok_or(Failure::Stale)?;
+pub(crate) fn locate<'a>(catalog: &'a Catalog, object: &'a Object) -> Result<(&'a Arc<Source>, &'a [u8]), Failure> {
+    let (source, inner) = catalog.namespace.resolve(&object.path).mount.ok_or(Failure::Stale)?;
     let key = ObjectKey::new(&source.spec.source, inner, &object.version);
     if key == object.key { Ok((source, inner)) } else { Err(Failure::Stale) }
 }

@@ -8,18 +8,19 @@
 //! than its quota; a full or broken disk makes [`Store::write`] fail, never a read of something else.
 
 mod blocks;
+mod candidates;
 mod evict;
-mod fill;
 mod index;
 mod meta;
 mod page;
 mod promote;
 mod quota;
+mod read;
 mod reclaim;
 mod scan;
-mod serve;
 mod store;
 mod tier;
+mod write;
 
 pub use index::PinnedFile;
 pub use store::{Claim, ExtentInfo, Store, StoreStats, TierStats, WriteError};

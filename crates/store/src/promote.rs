@@ -3,12 +3,9 @@
 //! Whether it does is the higher tier's policy to say, by the same counts that let in what is new. The copy is made later, off the
 //! readers' path and beside them.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use parking_lot::{Mutex, RwLockUpgradableReadGuard};
+use parking_lot::RwLockUpgradableReadGuard;
 
 use crate::{
     evict::Node,
@@ -16,26 +13,6 @@ use crate::{
     page,
     store::Inner,
 };
-
-/// More are not remembered: who is asked for again comes again.
-const MOST: usize = 64;
-
-/// Extents that proved themselves, in the order in which they did.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates(Mutex<VecDeque<Arc<Node>>>);
-
-impl Candidates {
-    fn offer(&self, node: &Arc<Node>) {
-        let mut waiting = self.0.lock();
-        if waiting.len() < MOST && !waiting.iter().any(|other| Arc::ptr_eq(other, node)) {
-            waiting.push_back(node.clone());
-        }
-    }
-
-    fn next(&self) -> Option<Arc<Node>> {
-        self.0.lock().pop_front()
-    }
-}
 
 /// An object that is whole in its tier is read by its descriptor, which a part of it elsewhere would end.
 fn may_rise(entry: &Entry) -> bool {

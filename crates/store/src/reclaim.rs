@@ -6,12 +6,12 @@ use parking_lot::RwLockWriteGuard;
 
 use crate::{
     evict::Node,
-    fill::Batch,
     index::{Entry, Slot, SlotState},
     page::{self, Mask},
     quota::Reservation,
-    serve::Locked,
+    read::Locked,
     store::Inner,
+    write::Batch,
 };
 
 /// Extents that one write evicts at most while its tier is between the watermarks: shrinking costs every writer a little

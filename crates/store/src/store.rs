@@ -14,10 +14,10 @@ use parking_lot::RwLock;
 use penstock_model::{EXTENT, Medium, Object, ObjectKey};
 
 use crate::{
+    candidates::Candidates,
     evict::Node,
     index::{Entry, Index, PinnedFile, SlotState},
     page,
-    promote::Candidates,
     tier::{Tier, TierOptions},
 };
 
