@@ -122,11 +122,12 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     tasks.spawn(config::watch(dir, loaded, notify));
     let w = worker.clone();
     tasks.spawn(async move {
-        w.probe(|_| true).await;
+        w.probe(Source::is_new).await;
         while let Some(loaded) = changes.recv().await {
             tracing::info!("the configuration changed");
             w.reload(&loaded);
-            w.probe(|_| true).await;
+            // Most changes are of the member list alone: every worker of a fleet would list every mount for each.
+            w.probe(Source::is_new).await;
         }
     });
     let w = worker.clone();

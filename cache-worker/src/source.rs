@@ -47,6 +47,11 @@ impl Source {
         self.health.lock().clone()
     }
 
+    /// Nobody has asked the UFS for anything yet, so its health is not known.
+    pub(crate) fn is_new(&self) -> bool {
+        *self.health.lock() == MountHealth::Unknown
+    }
+
     pub(crate) fn is_troubled(&self) -> bool {
         matches!(*self.health.lock(), MountHealth::Trouble(_))
     }

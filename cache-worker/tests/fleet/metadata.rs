@@ -1,6 +1,6 @@
 //! Names and attributes, as they change.
 
-use penstock_wire::message::Change;
+use penstock_wire::message::{Change, Stats};
 use tokio::time::timeout;
 
 use super::{
@@ -18,6 +18,14 @@ impl Fleet {
 
     fn put(&self, path: &str, content: impl Into<Bytes>) {
         self.s3.put("data", path, content).unwrap();
+    }
+
+    /// Waits until each worker has asked each of its mounts for a sign of life, as it does once when it starts.
+    async fn probed(&self) {
+        for worker in &self.workers {
+            let serving = |stats: &Stats| stats.mounts.iter().all(|mount| mount.health == MountHealth::Serving);
+            eventually("all mounts serve", async || serving(&self.stats(worker).await)).await;
+        }
     }
 
     /// Where each worker's record of changes ends.
@@ -59,6 +67,7 @@ async fn a_large_directory_is_listed_once_for_all_and_a_first_page_needs_little_
     for i in 0..15_200 {
         fleet.put(&format!("big/f{i:05}"), "");
     }
+    fleet.probed().await;
     fleet.s3.reset_counts();
     let key = PlacementKey::directory(b"big");
     let first = Request::List { path: "big".into(), after: None, limit: 1000 };
@@ -78,6 +87,33 @@ async fn a_large_directory_is_listed_once_for_all_and_a_first_page_needs_little_
     assert!(lists <= 16 + 1, "{lists} calls");
     assert_eq!(fleet.stat("big/f15199").await.unwrap().size, 0);
     assert_eq!(fleet.s3.requests().head, 0);
+}
+
+/// Of the first worker only the count of the Dataset's files asks the UFS by itself, and it is over before the list changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_list_asks_no_ufs_and_a_new_mount_asks_its_own() {
+    let mut fleet = Fleet::new(2).await;
+    fleet.put("x", "");
+    fleet.probed().await;
+    eventually("the count of files", async || fleet.stats(&fleet.workers[0]).await.ufs_files.is_some()).await;
+    fleet.s3.reset_counts();
+
+    // As an operator's new list reaches a worker: by its file.
+    let id = fleet.workers[1].member.id.clone();
+    fleet.list.epoch += 1;
+    fleet.write_config(&id);
+    eventually("the new list", async || fleet.stats(&fleet.workers[1]).await.epoch == fleet.list.epoch).await;
+
+    // Changes are taken in order: whatever the list asked for has been asked when the next one shows.
+    fleet.mounts.push(mount(&fleet.s3, "deep/er"));
+    fleet.write_config(&id);
+    let mounts = async || fleet.stats(&fleet.workers[1]).await.mounts;
+    eventually("the new mount", async || {
+        let mounts = mounts().await;
+        mounts.len() == 2 && mounts.iter().all(|mount| mount.health == MountHealth::Serving)
+    })
+    .await;
+    assert_eq!(fleet.s3.requests().list, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
