@@ -87,6 +87,14 @@ impl Fleet {
         }
     }
 
+    /// A fleet over a bucket that has its files already: what a worker of a static Dataset has listed stays so.
+    async fn over_files(workers: usize) -> (Self, BTreeMap<String, Bytes>) {
+        let mut fleet = Self::new(0).await;
+        let files = fleet.fill_bucket();
+        fleet.scale(workers).await;
+        (fleet, files)
+    }
+
     fn fill_bucket(&self) -> BTreeMap<String, Bytes> {
         let sizes = [0, 1, 300_000, EXTENT as usize, 3 * EXTENT as usize + 17, 1_000_000, 5 << 20];
         let files: BTreeMap<_, _> =
@@ -100,8 +108,7 @@ impl Fleet {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twelve_readers_at_once_fetch_every_byte_once() {
-    let fleet = Fleet::new(3).await;
-    let files = fleet.fill_bucket();
+    let (fleet, files) = Fleet::over_files(3).await;
     join_all((0..12).map(|_| fleet.check(&files))).await;
     let total: u64 = files.values().map(|content| content.len() as u64).sum();
     assert_eq!(fleet.s3.sent_bytes(), total);
@@ -122,8 +129,7 @@ async fn twelve_readers_at_once_fetch_every_byte_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn growing_and_shrinking_fetch_nothing_again() {
-    let mut fleet = Fleet::new(3).await;
-    let files = fleet.fill_bucket();
+    let (mut fleet, files) = Fleet::over_files(3).await;
     fleet.check(&files).await;
     // A part of an extent only: its new owner must not fetch what the former one has.
     let object = fleet.object("d/f6").await;
@@ -138,8 +144,7 @@ async fn growing_and_shrinking_fetch_nothing_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_worker_dies_the_next_in_rank_answers_and_a_restart_keeps_the_tier() {
-    let mut fleet = Fleet::new(3).await;
-    let files = fleet.fill_bucket();
+    let (mut fleet, files) = Fleet::over_files(3).await;
     fleet.check(&files).await;
     let before = fleet.stats(&fleet.workers[0]).await;
     fleet.workers[0].stop().await;
@@ -176,8 +181,7 @@ async fn a_replaced_object_is_stale_for_its_reader_and_new_for_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_the_ufs_are_ridden_out() {
-    let fleet = Fleet::new(2).await;
-    let files = fleet.fill_bucket();
+    let (fleet, files) = Fleet::over_files(2).await;
     fleet.s3.faults(|faults| {
         faults.fail_gets = 2;
         faults.fail_lists = 1;
@@ -213,8 +217,7 @@ async fn a_mount_with_bad_credentials_says_so_and_recovers_once_mended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_are_paged_in_order_and_absence_is_told() {
-    let fleet = Fleet::new(2).await;
-    fleet.fill_bucket();
+    let (fleet, _) = Fleet::over_files(2).await;
     let names: Vec<_> = (0..7).map(|i| format!("f{i}")).collect();
     assert_eq!(fleet.names("d").await.unwrap(), names);
     assert_eq!(fleet.stat("d/nothing").await, Err(Failure::NotFound));
@@ -240,8 +243,7 @@ async fn a_worker_with_an_old_list_learns_the_new_one_from_its_peers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_object_goes_out_as_a_descriptor_and_metrics_are_scraped() {
-    let fleet = Fleet::new(1).await;
-    let files = fleet.fill_bucket();
+    let (fleet, files) = Fleet::over_files(1).await;
     let socket = fleet.workers[0].options.socket_dir.clone().unwrap().join("worker.sock");
     let local = fleet.client.client(&Address::Unix(socket)).await.unwrap();
     let object = fleet.object("d/f4").await;

@@ -104,7 +104,7 @@ impl Fleet {
         Self { _dir: Some(dir), ..fleet }
     }
 
-    /// All files of the fleet lie in `dir`, which is the caller's.
+    /// All files of the fleet lie in `dir`, which is the caller's. With no workers it waits for [`Self::scale`].
     pub async fn planned(workers: usize, plan: Plan, dir: &Path) -> Self {
         let s3 = S3Server::start(S3Options::default()).await.unwrap();
         let keys = (Credential::generate().unwrap(), Credential::generate().unwrap());
@@ -121,7 +121,9 @@ impl Fleet {
             host: format!("127.{}.{}", 1 + std::process::id() % 250, FLEETS.fetch_add(1, Ordering::Relaxed)),
             _dir: None,
         };
-        fleet.scale(workers).await;
+        if workers > 0 {
+            fleet.scale(workers).await;
+        }
         fleet
     }
 
