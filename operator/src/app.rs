@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use kube::Client;
 use penstock_wire::Credential;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
     controller::{self, Settings},
-    http::{HttpServer, Readiness},
+    http::HttpServer,
     lease::{LeaderElection, Timing},
     metrics::Metrics,
+    prerequisites::{self, Place},
+    readiness::Readiness,
+    tasks::{self, Tasks},
     worker_api::WireWorkers,
 };
 
@@ -27,43 +31,64 @@ pub enum Error {
     Identity(#[from] penstock_wire::CredentialError),
     #[error("lost the lease {0}; another operator may lead, so this one ends")]
     LostLease(String),
+    #[error(transparent)]
+    Task(#[from] tasks::Ended),
 }
 
-/// Runs until `stop` or until leadership is lost.
+/// Runs until `stop`, until leadership is lost, or until a background task ends.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Error> {
     let client = Client::try_from(kube::Config::infer().await?)?;
-    let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
+    let (metrics, readiness, doubt) = (Arc::new(Metrics::default()), Readiness::default(), Arc::<Notify>::default());
     let http_error = |source| Error::Http { address: args.http_addr, source };
     let http = HttpServer::bind(args.http_addr).await.map_err(http_error)?;
-    // The HTTP server ends last, so that probes are answered while reconciles finish.
-    let http_stop = CancellationToken::new();
-    let served = tokio::spawn(http.serve(metrics.registry(), readiness.clone(), http_stop.clone()));
-    // Who waits for the lease is as ready as who leads: both do their work.
-    readiness.set(true);
-    let led = lead(&args, client, metrics, &stop).await;
-    readiness.set(false);
-    http_stop.cancel();
-    let _ = served.await;
+    let mut tasks = Tasks::default();
+    // Probes are answered until the end, while reconciles finish.
+    tasks.spawn("HTTP server", serve(http, metrics.clone(), readiness.clone()));
+    // Who waits for the lease is as ready as who leads: both are asked.
+    let place = Place { own: args.namespace.clone(), watched: args.watch_namespace.clone() };
+    let check = prerequisites::follow(client.clone(), place, doubt.clone(), readiness.clone());
+    tasks.spawn("check of prerequisites", check);
+    let led = tokio::select! {
+        led = lead(&args, client, metrics, doubt, &stop) => led,
+        ended = tasks.ended() => Err(ended.into()),
+    };
+    readiness.stop();
     led
 }
 
-async fn lead(args: &Args, client: Client, metrics: Arc<Metrics>, stop: &CancellationToken) -> Result<(), Error> {
+async fn serve(http: HttpServer, metrics: Arc<Metrics>, readiness: Readiness) {
+    if let Err(error) = http.serve(metrics.registry(), readiness, CancellationToken::new()).await {
+        tracing::error!(%error, "the HTTP server failed");
+    }
+}
+
+async fn lead(
+    args: &Args,
+    client: Client,
+    metrics: Arc<Metrics>,
+    watch_failed: Arc<Notify>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     let suffix = Credential::generate()?.to_hex();
     let identity = format!("{}_{}", args.identity, &suffix[..8]);
     let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease_name, &identity, Timing::default());
     let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return Ok(()) };
-    let ended = CancellationToken::new();
-    let settings = Settings { worker_image: args.worker_image.clone(), namespace: args.watch_namespace.clone() };
-    let control = controller::run(client, settings, Arc::new(WireWorkers::default()), metrics, ended.clone());
-    let watch = async {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = leadership.lost.cancelled() => {}
-        }
+    let ended = stop.child_token();
+    let settings =
+        Settings { worker_image: args.worker_image.clone(), namespace: args.watch_namespace.clone(), watch_failed };
+    let control = async {
+        let workers = Arc::new(WireWorkers::default());
+        let controlled = controller::run(client, settings, workers, metrics, ended.clone()).await;
         ended.cancel();
+        controlled
     };
-    tokio::join!(control, watch);
-    let lost = !stop.is_cancelled();
+    let lost = async {
+        let lost = ended.run_until_cancelled(leadership.lost.cancelled()).await.is_some();
+        ended.cancel();
+        lost
+    };
+    let (controlled, lost) = tokio::join!(control, lost);
     leadership.release().await;
+    controlled?;
     if lost { Err(Error::LostLease(args.lease_name.clone())) } else { Ok(()) }
 }

@@ -22,12 +22,13 @@ use kube::{
 };
 use penstock_api::{CacheRuntime, Dataset};
 use penstock_plan::validate::{self, Claim};
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, SecretCache, Unbound},
     metrics::Metrics,
+    tasks::{self, Tasks},
     watches::{self, Trigger, Triggers},
     worker_api::WorkerApi,
 };
@@ -43,20 +44,28 @@ pub struct Settings {
     pub worker_image: String,
     /// The one namespace to look after; all when absent.
     pub namespace: Option<String>,
+    /// Told when a watch fails.
+    pub watch_failed: Arc<Notify>,
 }
 
 /// Looks after Datasets and CacheRuntimes until `stop`; reconciles under way then are finished. Only one may run at a
-/// time on a cluster.
+/// time on a cluster. Fails when one of its background tasks ends before that.
 pub async fn run(
     client: Client,
     settings: Settings,
     workers: Arc<dyn WorkerApi>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) {
-    let mut tasks = JoinSet::new();
-    let started = watches::start(&client, settings.namespace.as_deref(), &mut tasks);
-    let Some((stores, triggers)) = stop.run_until_cancelled(started).await else { return };
+) -> Result<(), tasks::Ended> {
+    let mut tasks = Tasks::default();
+    let namespace = settings.namespace.as_deref();
+    let (stores, triggers) = watches::start(&client, namespace, &mut tasks, settings.watch_failed);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        ended = tasks.ended() => return Err(ended),
+        () = watches::filled(&stores) => {}
+    }
     let ctx = Arc::new(Context {
         recorder: EventRecorder::start(client.clone(), &mut tasks),
         client,
@@ -69,17 +78,22 @@ pub async fn run(
         worker_image: settings.worker_image,
     });
     let (datasets, runtimes) = split(triggers, &ctx, &mut tasks);
-    tasks.spawn(sweep::run(ctx.clone(), settings.namespace));
-    tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop));
+    tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));
+    let work =
+        async { tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop)) };
+    tokio::select! {
+        ended = tasks.ended() => Err(ended),
+        _ = work => Ok(()),
+    }
 }
 
 type Queue<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
 
-fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> (Queue<Dataset>, Queue<CacheRuntime>) {
+fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queue<Dataset>, Queue<CacheRuntime>) {
     let (datasets, dataset_queue) = mpsc::unbounded();
     let (runtimes, runtime_queue) = mpsc::unbounded();
     let ctx = ctx.clone();
-    tasks.spawn(async move {
+    tasks.spawn("queues", async move {
         while let Some(trigger) = triggers.next().await {
             // Closed means that the operator stops.
             let _ = match trigger {

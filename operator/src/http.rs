@@ -1,13 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: plain HTTP, read-only.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -20,21 +13,9 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::readiness::Readiness;
+
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Whether the process can do its work, as `/readyz` tells. Clones share the answer; it begins with no.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 #[derive(Clone)]
 struct Shared {
@@ -77,11 +58,10 @@ fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    if shared.readiness.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    match shared.readiness.answer() {
+        Ok(()) => (StatusCode::OK, "ok\n".into()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", why.join("\n"))),
     }
 }
 
@@ -119,8 +99,10 @@ mod tests {
         let shared = Shared { readiness: Readiness::default(), registry: Arc::new(registry) };
 
         assert_eq!(answer(shared.clone(), "/healthz").await.0, StatusCode::OK);
-        assert_eq!(answer(shared.clone(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
-        shared.readiness.set(true);
+        shared.readiness.report(vec!["no CRD".into(), "no right".into()]);
+        let expected = (StatusCode::SERVICE_UNAVAILABLE, "not ready\nno CRD\nno right\n".to_owned());
+        assert_eq!(answer(shared.clone(), "/readyz").await, expected);
+        shared.readiness.report(Vec::new());
         assert_eq!(answer(shared.clone(), "/readyz").await.0, StatusCode::OK);
         let (status, text) = answer(shared, "/metrics").await;
         assert_eq!(status, StatusCode::OK);

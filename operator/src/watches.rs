@@ -23,9 +23,12 @@ use kube::{
 };
 use penstock_api::{CacheRuntime, Dataset, names::LABEL_DATASET};
 use serde::de::DeserializeOwned;
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
 
-use crate::names::{NAMESPACE_LABEL, SELECTOR};
+use crate::{
+    names::{NAMESPACE_LABEL, SELECTOR},
+    tasks::Tasks,
+};
 
 #[derive(Clone, Debug)]
 pub struct Stores {
@@ -58,10 +61,11 @@ where
     store.get(&ObjectRef::new(name).within(namespace))
 }
 
-/// Starts the watches in `tasks`, over all namespaces or one, and waits until every store has its first contents.
-pub async fn start(client: &Client, namespace: Option<&str>, tasks: &mut JoinSet<()>) -> (Stores, Triggers) {
+/// Starts the watches in `tasks`, over all namespaces or one. `failed` is told when one fails; it is resumed by itself.
+pub fn start(client: &Client, namespace: Option<&str>, tasks: &mut Tasks, failed: Arc<Notify>) -> (Stores, Triggers) {
     let (sender, triggers) = mpsc::unbounded();
-    let mut starter = Starter { client: client.clone(), namespace: namespace.map(str::to_owned), sender, tasks };
+    let (client, namespace) = (client.clone(), namespace.map(str::to_owned));
+    let mut starter = Starter { client, namespace, sender, failed, tasks };
     let datasets = starter.own::<Dataset>(of_dataset);
     let others = datasets.clone();
     let runtimes = starter.own::<CacheRuntime>(move |r| of_runtime(r, &others));
@@ -77,12 +81,12 @@ pub async fn start(client: &Client, namespace: Option<&str>, tasks: &mut JoinSet
         datasets,
         runtimes,
     };
-    ready(&stores).await;
     (stores, triggers)
 }
 
-/// A writer lives as long as its task, and those live as long as the caller: waiting cannot fail.
-async fn ready(stores: &Stores) {
+/// Waits until every store has its first contents. A store whose watch has ended is none to wait for: whoever started it
+/// hears of that.
+pub async fn filled(stores: &Stores) {
     let _ = tokio::join!(
         stores.datasets.wait_until_ready(),
         stores.runtimes.wait_until_ready(),
@@ -132,7 +136,8 @@ struct Starter<'a> {
     client: Client,
     namespace: Option<String>,
     sender: mpsc::UnboundedSender<Trigger>,
-    tasks: &'a mut JoinSet<()>,
+    failed: Arc<Notify>,
+    tasks: &'a mut Tasks,
 }
 
 impl Starter<'_> {
@@ -176,7 +181,8 @@ impl Starter<'_> {
     {
         let (store, writer) = reflector::store();
         let events = watcher(api, config).default_backoff().modify(slim).reflect(writer);
-        self.tasks.spawn(forward(events, triggers, self.sender.clone()));
+        let task = forward(events, triggers, self.sender.clone(), self.failed.clone());
+        self.tasks.spawn(format!("watch of {}", K::plural(&())), task);
         store
     }
 }
@@ -194,6 +200,7 @@ async fn forward<K>(
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     mut triggers: impl FnMut(&K) -> Vec<Trigger>,
     sender: mpsc::UnboundedSender<Trigger>,
+    failed: Arc<Notify>,
 ) where
     K: Resource<DynamicType = ()>,
 {
@@ -211,6 +218,7 @@ async fn forward<K>(
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it will be resumed");
+                failed.notify_one();
                 None
             }
         };

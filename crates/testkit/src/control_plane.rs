@@ -114,6 +114,12 @@ impl ControlPlane {
         kubeconfig(&self.url(), &self.settings.ca_file(), user)
     }
 
+    /// The kubeconfig, as text, of `admin` acting as another user, such as `system:serviceaccount:NAMESPACE:NAME`, with no
+    /// more rights than that one has.
+    pub fn kubeconfig_acting_as(&self, user: &str) -> String {
+        files::kubeconfig_acting_as(&self.url(), &self.settings.ca_file(), &self.settings.admin, user)
+    }
+
     /// `https://ADDRESS:PORT`
     pub fn url(&self) -> String {
         self.settings.url()

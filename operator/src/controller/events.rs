@@ -7,7 +7,9 @@ use kube::{
 };
 use penstock_api::{Reason, human_bytes};
 use penstock_plan::scaling::Step;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
+
+use crate::tasks::Tasks;
 
 /// Type, reason, and what to tell.
 type News = (EventType, String, String);
@@ -83,11 +85,11 @@ pub(super) fn scaling(was_draining: bool, wanted: u32, step: &Step) -> Option<Ne
 pub struct EventRecorder(mpsc::UnboundedSender<(ObjectReference, News)>);
 
 impl EventRecorder {
-    pub fn start(client: Client, tasks: &mut JoinSet<()>) -> Self {
+    pub fn start(client: Client, tasks: &mut Tasks) -> Self {
         let reporter = Reporter { controller: "penstock-operator".into(), instance: None };
         let recorder = Recorder::new(client, reporter);
         let (sender, mut queue) = mpsc::unbounded_channel::<(ObjectReference, News)>();
-        tasks.spawn(async move {
+        tasks.spawn("events", async move {
             while let Some((regarding, (type_, reason, mut note))) = queue.recv().await {
                 // The API server's limit is 1 kB.
                 note.truncate(note.floor_char_boundary(1000));

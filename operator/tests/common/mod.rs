@@ -26,6 +26,7 @@ use penstock_api::{CacheRuntime, Dataset};
 use penstock_operator::{
     controller::{self, Settings},
     metrics::Metrics,
+    tasks::Ended,
     worker_api::{Fleet, WorkerApi},
 };
 use penstock_placement::MemberList;
@@ -35,6 +36,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
 /// Workers without processes: they answer what the test says, by address.
 #[derive(Default)]
@@ -71,7 +74,7 @@ pub(crate) struct Bench {
     pub(crate) workers: Arc<FakeWorkers>,
     pub(crate) metrics: Arc<Metrics>,
     addresses: AtomicU32,
-    operator: Option<(CancellationToken, JoinHandle<()>)>,
+    operator: Option<(CancellationToken, JoinHandle<Result<(), Ended>>)>,
 }
 
 impl Bench {
@@ -82,7 +85,7 @@ impl Bench {
     pub(crate) async fn start_with(options: ControlPlaneOptions) -> Self {
         let _ = tracing_subscriber::fmt().with_env_filter("penstock_operator=debug,warn").with_test_writer().try_init();
         let plane = ControlPlane::start_with(options).await.unwrap();
-        plane.install_crds(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).await.unwrap();
+        plane.install_crds(CRDS).await.unwrap();
         let client = plane.client();
         let mut bench = Self {
             plane,
@@ -104,7 +107,11 @@ impl Bench {
     pub(crate) fn start_operator_of(&mut self, namespace: Option<&str>) {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
-        let settings = Settings { worker_image: "penstock:test".into(), namespace: namespace.map(str::to_owned) };
+        let settings = Settings {
+            worker_image: "penstock:test".into(),
+            namespace: namespace.map(str::to_owned),
+            watch_failed: Arc::default(),
+        };
         let run =
             controller::run(self.client.clone(), settings, self.workers.clone(), self.metrics.clone(), stop.clone());
         self.operator = Some((stop, tokio::spawn(run)));
@@ -113,7 +120,7 @@ impl Bench {
     pub(crate) async fn stop_operator(&mut self) {
         let (stop, task) = self.operator.take().unwrap();
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), task).await.expect("the operator stops").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), task).await.expect("the operator stops").unwrap().unwrap();
     }
 
     pub(crate) async fn namespace(&self, name: &str) {

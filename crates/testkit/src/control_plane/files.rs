@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::Settings;
 use crate::tools;
@@ -63,6 +63,14 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
 
 /// A kubeconfig as text (JSON is YAML).
 pub fn kubeconfig(url: &str, ca_file: &Path, user: &User) -> String {
+    config(url, ca_file, user, &json!({"token": user.token}))
+}
+
+pub(super) fn kubeconfig_acting_as(url: &str, ca_file: &Path, user: &User, other: &str) -> String {
+    config(url, ca_file, user, &json!({"token": user.token, "as": other}))
+}
+
+fn config(url: &str, ca_file: &Path, user: &User, credentials: &Value) -> String {
     let cluster = json!({"server": url, "certificate-authority": ca_file});
     let context = json!({"cluster": "penstock", "user": user.name, "namespace": "default"});
     let config = json!({
@@ -71,7 +79,7 @@ pub fn kubeconfig(url: &str, ca_file: &Path, user: &User) -> String {
         "current-context": "penstock",
         "clusters": [{"name": "penstock", "cluster": cluster}],
         "contexts": [{"name": "penstock", "context": context}],
-        "users": [{"name": user.name, "user": {"token": user.token}}],
+        "users": [{"name": user.name, "user": credentials}],
     });
     format!("{config:#}\n")
 }
