@@ -9,6 +9,7 @@ pub mod authority;
 pub mod daemon;
 pub mod identity;
 pub mod keeper;
+pub mod locks;
 pub mod mounts;
 pub mod node;
 pub mod publish;
@@ -20,6 +21,7 @@ pub mod stage;
 pub mod state;
 pub mod stats;
 pub mod supervise;
+pub mod volumes;
 
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
-//! The file system, without FUSE: names, numbers, handles and bytes. [`crate::fuse`] puts it before the kernel; another
-//! transport could do the same.
+//! The file system: names, numbers, handles and bytes. It is a [`Tree`] to whatever transport puts it before a kernel.
 
 pub mod blocks;
 mod dir;
@@ -10,6 +9,7 @@ mod invalidation;
 mod lookup;
 mod names;
 pub mod stream;
+mod tree;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -29,19 +29,16 @@ use self::{
     names::Names,
 };
 pub use self::{
-    file::{OpenFile, Opened},
+    file::OpenFile,
     inode::{Node, ROOT},
-    invalidation::Invalidation,
-    lookup::Found,
 };
 use crate::{
     backend::{Backend, Facts, ReadError, Told},
-    journal::{Journal, Key, Record, Records},
+    path::{join, parent, split},
+    session::journal::{Journal, Key, Record, Records},
     spec::Tuning,
+    tree::{DirEntry, Found, Invalidation, NAME_MAX, Opened, Stat, Tree},
 };
-
-/// Bytes of a name: an S3 key has no more.
-pub const NAME_MAX: usize = 1024;
 
 /// How long the kernel may keep what a static Dataset says of a file.
 const STATIC_FILE: Duration = Duration::from_hours(1);
@@ -53,27 +50,6 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 const ROOT_PATIENCE: Duration = Duration::from_secs(1);
 /// Reads of at most 1 MiB each that are worked on at once; the others wait their turn.
 const READS_AT_ONCE: usize = 256;
-
-/// Attributes, and how long they stay good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
-    pub ino: u64,
-    pub attr: Attr,
-    pub uid: u32,
-    pub gid: u32,
-    pub ttl: Duration,
-}
-
-/// One entry of a directory with its position.
-pub struct DirEntry<'a> {
-    pub name: &'a [u8],
-    pub kind: Kind,
-    pub ino: u64,
-    /// Where to go on after this entry.
-    pub next: u64,
-    /// With `plus`, what a lookup would have found.
-    pub stat: Option<Stat>,
-}
 
 pub struct FileSystem {
     backend: Arc<dyn Backend>,
@@ -344,20 +320,6 @@ fn nameable(name: &[u8]) -> bool {
         && name.len() <= NAME_MAX
         && !name.contains(&b'/')
         && !name.contains(&0)
-}
-
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
-}
-
-/// The directory that holds `path`; the root's is the root.
-pub(crate) fn parent(path: &[u8]) -> &[u8] {
-    split(path).0
-}
-
-/// Directory and name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    path.iter().rposition(|byte| *byte == b'/').map_or((&[], path), |at| (&path[..at], &path[at + 1..]))
 }
 
 #[cfg(test)]

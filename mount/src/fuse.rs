@@ -1,4 +1,4 @@
-//! The FUSE transport: the kernel's protocol on one side, [`FileSystem`] on the other.
+//! The FUSE transport: the kernel's protocol on one side, a [`Tree`] on the other.
 //!
 //! An operation that needs no worker is answered on the thread that read it from the kernel; any other goes on as a task,
 //! so nothing waits behind a slow read. A session outlives its process: what was agreed on and what is open stand in a
@@ -24,13 +24,13 @@ use std::{
 
 use tokio::{runtime::Handle, sync::mpsc::UnboundedReceiver};
 
-pub use self::session::{Agreement, SessionError};
+pub use self::session::SessionError;
 use self::{device::Device, dispatch::Dispatcher, passthrough::Backings};
 use crate::{
-    fs::{FileSystem, Invalidation},
-    journal::{Journal, Key, Record, Records},
     kernel,
+    session::journal::{Journal, Key, Record, Records},
     spec::Passthrough,
+    tree::{Invalidation, Tree},
 };
 
 /// Threads that read requests from the kernel.
@@ -46,8 +46,8 @@ pub struct Options {
 }
 
 /// A session whose beginning is over: the mount can be used.
-pub struct Served {
-    dispatcher: Dispatcher,
+pub struct Served<T> {
+    dispatcher: Dispatcher<T>,
     invalidations: UnboundedReceiver<Invalidation>,
 }
 
@@ -61,12 +61,12 @@ impl Unmounter {
     }
 }
 
-impl Served {
+impl<T: Tree> Served<T> {
     /// Serves an opened `/dev/fuse` that someone has mounted already: from its beginning, or, where `records` tell of a
     /// session, from where a former process ended.
     pub fn from_fd(
         fuse: OwnedFd,
-        fs: Arc<FileSystem>,
+        fs: Arc<T>,
         runtime: Handle,
         passthrough: Passthrough,
         journal: Arc<Journal>,
@@ -94,7 +94,7 @@ impl Served {
     /// Mounts at `dir`.
     pub fn mount(
         dir: &Path,
-        fs: Arc<FileSystem>,
+        fs: Arc<T>,
         runtime: Handle,
         options: &Options,
     ) -> Result<(Self, Unmounter), SessionError> {

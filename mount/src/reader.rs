@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     backend::{Backend, Changed, Facts, Listing, LocalFile, ReadError, Told},
-    fs::parent,
+    path::parent,
     spec::Tuning,
 };
 

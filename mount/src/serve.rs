@@ -28,9 +28,9 @@ use tokio::{
 use crate::{
     fs::FileSystem,
     fuse::{Options, Served},
-    journal::{Journal, Records},
     kernel,
     reader::{Cluster, Workers},
+    session::journal::{Journal, Records},
     spec::{KeyHex, MountSpec, Passthrough, Tuning},
 };
 
@@ -189,7 +189,7 @@ fn tell_ready(to: &mut dyn Write) -> anyhow::Result<()> {
 
 /// Serves until the file system is unmounted. At SIGTERM and SIGINT `stop` is called, what is in flight is finished, and
 /// what was not unmounted meanwhile is left.
-async fn until_unmounted(served: Served, stop: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+async fn until_unmounted(served: Served<FileSystem>, stop: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let in_flight = served.in_flight();
     let (done, mut ended) = oneshot::channel();

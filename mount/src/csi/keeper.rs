@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::{fuse::point, journal};
+use crate::{fuse::point, session::journal};
 
 /// So many processes may take one session over within [`WHILE`]: where the next one dies too, another would not help.
 const TAKEOVERS: usize = 5;

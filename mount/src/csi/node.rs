@@ -1,13 +1,6 @@
 //! The CSI node service: the border between gRPC and the steps.
 
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    future::Future,
-    io,
-    path::{Path, PathBuf},
-    sync::{Arc, Weak},
-};
+use std::{collections::HashMap, future::Future, io, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
@@ -15,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     CsiOptions, abort,
     daemon::Daemon,
-    keeper::Keeper,
+    locks::Locks,
     mounts,
     proto::csi::{
         NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
@@ -25,35 +18,14 @@ use super::{
         node_server::Node,
         node_service_capability::{Rpc, Type as Capability, rpc::Type},
     },
-    stage::Staged,
     state::{StagedRecord, StateDir},
+    volumes::{Staged, Volumes},
 };
 
 /// The node service. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct NodeService {
-    inner: Arc<Inner>,
-}
-
-/// What the steps share.
-#[derive(Debug)]
-pub struct Inner {
-    node_id: String,
-    kubelet_dir: Option<PathBuf>,
-    pub(super) state_dir: PathBuf,
-    pub(super) program: PathBuf,
-    pub(super) state: StateDir,
-    pub(super) keeper: Arc<Keeper>,
-    /// By staging path.
-    pub(super) staged: Mutex<HashMap<PathBuf, Arc<Staged>>>,
-    /// By volume id: calls about one volume come one after the other.
-    pub(super) locks: Locks,
-}
-
-impl Inner {
-    pub(super) fn kubelet_dir(&self) -> Option<&Path> {
-        self.kubelet_dir.as_deref()
-    }
+    inner: Arc<Volumes>,
 }
 
 impl NodeService {
@@ -68,7 +40,7 @@ impl NodeService {
             let daemon = adopt(&record, &state_dir).await;
             staged.insert(record.staging_path.clone(), Arc::new(Staged { record, spec: None, daemon }));
         }
-        let inner = Inner {
+        let inner = Volumes {
             node_id: options.node_id.clone(),
             kubelet_dir: options.kubelet_dir.clone(),
             state_dir,
@@ -183,45 +155,5 @@ impl Node for NodeService {
     async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
         let node_id = self.inner.node_id.clone();
         Ok(Response::new(NodeGetInfoResponse { node_id, ..Default::default() }))
-    }
-}
-
-/// One asynchronous lock per name, gone when nobody holds or awaits it.
-#[derive(Debug, Default)]
-pub struct Locks {
-    named: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-impl Locks {
-    pub async fn lock(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut named = self.named.lock();
-            named.retain(|_, lock| lock.strong_count() > 0);
-            let found = named.get(name).and_then(Weak::upgrade);
-            found.unwrap_or_else(|| {
-                let fresh = Arc::new(tokio::sync::Mutex::new(()));
-                named.insert(name.to_owned(), Arc::downgrade(&fresh));
-                fresh
-            })
-        };
-        lock.lock_owned().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn calls_about_one_volume_wait_for_each_other_and_others_do_not() {
-        let locks = Locks::default();
-        let held = locks.lock("a").await;
-        locks.lock("b").await;
-        let wait = std::time::Duration::from_millis(20);
-        assert!(tokio::time::timeout(wait, locks.lock("a")).await.is_err());
-        drop(held);
-        locks.lock("a").await;
-        locks.lock("c").await;
-        assert!(locks.named.lock().len() <= 2);
     }
 }

@@ -10,12 +10,12 @@ use tonic::{Code, Status};
 
 use super::{
     mounts::{self, MountEntry, MountError},
-    node::Inner,
     proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest},
     request::{self, RequestError, Source},
     sockets::{self, SocketDirError},
     stage::StageError,
     state::{Published, PublishedRecord, StateError},
+    volumes::Volumes,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub fn shows(target: Option<&MountEntry>, wanted: Option<&MountEntry>) -> bool {
     target.zip(wanted).is_some_and(|(target, wanted)| target.device == wanted.device && target.root == wanted.root)
 }
 
-impl Inner {
+impl Volumes {
     pub async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), PublishError> {
         let volume_id = request::required("volume_id", &request.volume_id)?;
         request::required("target_path", &request.target_path)?;

@@ -12,10 +12,10 @@ use super::{
     daemon::{Daemon, DaemonError},
     keeper::Connection,
     mounts::{self, MountEntry, MountError},
-    node::Inner,
     proto::csi::{NodeStageVolumeRequest, NodeUnstageVolumeRequest},
     request::{self, RequestError, Source},
     state::{StagedRecord, StateError},
+    volumes::{Staged, Volumes},
 };
 use crate::{
     fuse::{Options, point},
@@ -71,21 +71,6 @@ impl From<UnstageError> for Status {
     }
 }
 
-/// A staged volume as this plugin knows it.
-#[derive(Debug)]
-pub struct Staged {
-    pub record: StagedRecord,
-    /// With the key; unknown after a restart of the plugin.
-    pub spec: Option<MountSpec>,
-    pub daemon: Option<Daemon>,
-}
-
-impl Staged {
-    pub fn is_served(&self) -> bool {
-        self.daemon.as_ref().is_some_and(Daemon::is_alive)
-    }
-}
-
 /// What stands at a staging path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -107,7 +92,7 @@ pub fn standing(mounted: Option<&MountEntry>, served: bool) -> Standing {
     }
 }
 
-impl Inner {
+impl Volumes {
     pub async fn stage(self: &Arc<Self>, request: NodeStageVolumeRequest) -> Result<(), StageError> {
         let volume_id = request::required("volume_id", &request.volume_id)?;
         request::required("staging_target_path", &request.staging_target_path)?;

@@ -7,12 +7,12 @@ use tonic::{Code, Status};
 
 use super::{
     mounts::{self, MountError},
-    node::Inner,
     proto::csi::{
         NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, VolumeCondition, VolumeUsage, volume_usage::Unit,
     },
     request::{self, RequestError},
     state::{PublishedRecord, StagedRecord},
+    volumes::Volumes,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ impl From<StatsError> for Status {
     }
 }
 
-impl Inner {
+impl Volumes {
     pub async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, StatsError> {
         let volume_id = request::required("volume_id", &request.volume_id)?;
         request::required("volume_path", &request.volume_path)?;

@@ -4,11 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     daemon::{Daemon, End},
-    node::Inner,
-    stage::Staged,
+    volumes::{Staged, Volumes},
 };
 
-impl Inner {
+impl Volumes {
     /// Replaces the process of a mount whenever it dies, until the mount is torn down or no process would help.
     pub(super) async fn supervise(self: Arc<Self>, mut staged: Arc<Staged>) {
         let staging = staged.record.staging_path.clone();

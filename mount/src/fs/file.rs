@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    FileSystem, Node, blocks::OpenObject, inode::object_of, join, names::AHEAD, refuse, split, stream::Streams,
+    FileSystem, Node, Opened, blocks::OpenObject, inode::object_of, join, names::AHEAD, refuse, split, stream::Streams,
 };
 use crate::{
     backend::{LocalFile, ReadError},
-    journal::{Key, Record},
+    session::journal::{Key, Record},
 };
 
 /// Objects of at most this many bytes are read over the wire also where a worker on this node has them whole: asking for
@@ -30,15 +30,6 @@ pub struct OpenFile {
     object: Arc<OpenObject>,
     streams: Mutex<Streams>,
     local: Option<Arc<LocalFile>>,
-}
-
-/// What the transport must know of a new handle.
-pub struct Opened {
-    pub handle: u64,
-    /// The complete cached file: may be given to the kernel, to read it without us.
-    pub local: Option<Arc<LocalFile>>,
-    /// All bytes of the object, for the kernel's page cache: it need not ask for them.
-    pub content: Option<Bytes>,
 }
 
 impl FileSystem {

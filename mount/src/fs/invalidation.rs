@@ -5,16 +5,8 @@ use std::sync::Weak;
 use penstock_wire::message::Change;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{FileSystem, split};
+use super::{FileSystem, Invalidation, split};
 use crate::backend::Changed;
-
-/// A name that the kernel may know, and that is not what it was. What it named is another inode, so nothing else is to be
-/// dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalidation {
-    pub parent: u64,
-    pub name: Vec<u8>,
-}
 
 impl FileSystem {
     /// For the transport: what to have the kernel drop. Not to be drained by a thread that answers the kernel's requests:

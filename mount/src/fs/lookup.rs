@@ -6,18 +6,11 @@ use penstock_model::Kind;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use super::{FileSystem, NAME_MAX, Node, Stat, dir, join, nameable, names::Known, parent, refuse};
+use super::{FileSystem, Found, NAME_MAX, Node, Stat, dir, join, nameable, names::Known, parent, refuse};
 use crate::backend::{ReadError, Told};
 
 /// The longest that the kernel keeps "no such file".
 pub(super) const NEGATIVE: Duration = Duration::from_secs(5);
-/// What a lookup found.
-#[derive(Clone, Debug)]
-pub enum Found {
-    Entry(Stat),
-    /// Nothing, and so it stays for this long.
-    Nothing(Duration),
-}
 
 impl FileSystem {
     /// Counts one lookup when it finds something.

@@ -10,7 +10,7 @@ use super::{
     abi::{Attr, AttrOut, Dirent, EntryOut},
     reply::Reply,
 };
-use crate::fs::{DirEntry, FileSystem, Found, Stat};
+use crate::tree::{DirEntry, Found, Stat, Tree};
 
 type Outcome<T> = Result<T, Errno>;
 
@@ -42,7 +42,7 @@ pub(super) fn data(outcome: Outcome<impl AsRef<[u8]>>, reply: Reply) {
 }
 
 /// Answers with as many entries from `position` on as `size` bytes hold; with `plus` each with what a lookup would tell.
-pub(super) async fn directory(fs: &FileSystem, handle: u64, position: u64, size: usize, plus: bool, reply: Reply) {
+pub(super) async fn directory(fs: &impl Tree, handle: u64, position: u64, size: usize, plus: bool, reply: Reply) {
     let mut entries = Entries { bytes: Vec::new(), size };
     let outcome = fs.readdir(handle, position, plus, |entry| entries.add(&entry, plus)).await;
     match outcome {
@@ -90,7 +90,7 @@ fn mode_of(kind: Kind) -> u32 {
     }
 }
 
-/// Numbers name contents (see [`crate::fs::inode`]), so that none is ever used again for another one: generation 0.
+/// Numbers name contents, so that none is ever used again for another one: generation 0.
 fn entry(stat: &Stat) -> EntryOut {
     let (seconds, nanos) = (stat.ttl.as_secs(), stat.ttl.subsec_nanos());
     EntryOut {

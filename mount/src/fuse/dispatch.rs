@@ -26,16 +26,16 @@ use super::{
     reply::Reply,
     session::BUFFER,
 };
-use crate::fs::{FileSystem, NAME_MAX};
+use crate::tree::{NAME_MAX, Tree};
 
 /// Bits of ACCESS, as of access(2).
 const EXECUTE: u32 = 1;
 const WRITE: u32 = 2;
 
 /// What all threads share.
-pub(super) struct Dispatcher {
+pub(super) struct Dispatcher<T> {
     pub(super) device: Arc<Device>,
-    pub(super) fs: Arc<FileSystem>,
+    pub(super) fs: Arc<T>,
     pub(super) runtime: Handle,
     pub(super) backings: Arc<Backings>,
     pub(super) in_flight: Arc<AtomicUsize>,
@@ -59,7 +59,7 @@ enum Ends {
     ByItself,
 }
 
-impl Dispatcher {
+impl<T: Tree> Dispatcher<T> {
     /// Takes requests until the connection ends. Blocks the thread; several may do so.
     pub(super) fn run(&self) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER];
@@ -177,7 +177,7 @@ impl Dispatcher {
         let ReadIn { handle, offset, size, .. } = asked;
         let fs = self.fs.clone();
         self.go(header, Ends::ByItself, async move {
-            answer::directory(&fs, handle, offset, size as usize, plus, reply).await;
+            answer::directory(&*fs, handle, offset, size as usize, plus, reply).await;
         });
     }
 
@@ -224,8 +224,8 @@ impl Dispatcher {
 }
 
 /// `None`: the request is shorter than its kind.
-fn argument<T: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Option<T> {
-    T::read_from_prefix(body).ok().map(|(argument, _)| argument)
+fn argument<A: FromBytes + Immutable + KnownLayout>(body: &[u8]) -> Option<A> {
+    A::read_from_prefix(body).ok().map(|(argument, _)| argument)
 }
 
 /// The size of a Dataset is not known to its mounts: no blocks, none of them free.

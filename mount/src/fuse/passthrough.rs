@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     backend::LocalFile,
-    fs::Opened,
-    journal::{Journal, Key, Record, Records},
+    session::journal::{Journal, Key, Record, Records},
+    tree::Opened,
 };
 
 pub(super) struct Backings {

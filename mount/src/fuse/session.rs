@@ -3,14 +3,13 @@
 use std::io;
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
     abi::{self, InHeader, InitIn, InitOut, init},
     device::Device,
 };
-use crate::spec::Passthrough;
+use crate::{session::Agreement, spec::Passthrough};
 
 /// Bytes that a request may have: the kernel wants room for a write of [`MAX_WRITE`], which never comes.
 pub(super) const BUFFER: usize = 16 << 10;
@@ -34,15 +33,6 @@ const WANTED: u64 = init::ASYNC_READ
     | init::CACHE_SYMLINKS
     | init::INIT_EXT
     | init::HAS_RESEND;
-
-/// What was agreed on, as far as it matters after the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agreement {
-    /// Whether the kernel reads local files by itself.
-    pub passthrough: bool,
-    /// Whether requests that nobody answered can be had again, by who takes the session over.
-    pub resend: bool,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {

@@ -4,7 +4,10 @@
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use penstock_mount::fs::{FileSystem, Found, ROOT};
+use penstock_mount::{
+    fs::{FileSystem, ROOT},
+    tree::Found,
+};
 use rustix::{
     fs::{Advice, fadvise},
     io::Errno,

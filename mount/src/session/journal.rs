@@ -21,7 +21,7 @@ use penstock_model::Attr;
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::fuse::Agreement;
+use super::Agreement;
 
 const BEGIN: u64 = 8;
 /// Waste that is not worth being cleared away, bytes.
