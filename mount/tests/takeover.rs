@@ -230,6 +230,49 @@ fn a_reader_that_is_killed_is_gone_at_once_and_one_that_gets_another_signal_read
 }
 
 #[test]
+fn a_reader_that_reads_on_after_a_signal_is_gone_at_once_when_it_is_killed_later() {
+    let backend = backend();
+    let session = Session::begin(backend.clone());
+    backend.delay_stat(b"dir/large", HELD);
+    let path = session.path("dir/large");
+    let script = "trap 'echo signal' USR1; [ -f \"$1\" ]";
+    let mut reader =
+        Command::new("bash").args(["-c", script, "reader"]).arg(path).stdout(Stdio::piped()).spawn().unwrap();
+    until_it_waits_for(&backend);
+    for signal in [Signal::USR1, Signal::KILL] {
+        kill_process(Pid::from_child(&reader), signal).unwrap();
+    }
+    let begun = Instant::now();
+    assert_eq!(reader.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    assert!(begun.elapsed() < HELD, "only the answer let it go");
+}
+
+#[test]
+fn who_lists_a_directory_and_is_killed_is_gone_at_once_and_the_next_one_lists_it_whole() {
+    let backend = backend();
+    let session = Session::begin(backend.clone());
+    backend.delay_list(b"dir/deep", HELD);
+    let path = session.path("dir/deep");
+    let mut reader = Command::new("ls").arg(&path).stdout(Stdio::null()).spawn().unwrap();
+    until_it_waits_for(&backend);
+    kill_process(Pid::from_child(&reader), Signal::KILL).unwrap();
+    let begun = Instant::now();
+    assert_eq!(reader.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    assert!(begun.elapsed() < HELD, "only the answer let it go");
+    backend.delay_list(b"dir/deep", Duration::ZERO);
+    assert_eq!(fs::read_dir(path).unwrap().count(), 2500);
+}
+
+/// Longer than any test takes: whoever waits for it is let go by something else.
+const HELD: Duration = Duration::from_secs(40);
+
+fn until_it_waits_for(backend: &MemoryBackend) {
+    while backend.delayed() == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_process_that_finds_a_session_and_no_journal_of_it_says_so_and_does_not_wait() {
     let mut session = Session::begin(backend());
     session.kill();

@@ -1,6 +1,6 @@
 //! From the file system's answers to the kernel's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use penstock_model::Kind;
 use rustix::io::Errno;
@@ -42,14 +42,49 @@ pub(super) fn data(outcome: Outcome<impl AsRef<[u8]>>, reply: Reply) {
 }
 
 /// Answers with as many entries from `position` on as `size` bytes hold; with `plus` each with what a lookup would tell.
-pub(super) async fn directory(fs: &impl Tree, handle: u64, position: u64, size: usize, plus: bool, reply: Reply) {
+pub(super) async fn directory<T: Tree>(
+    tree: Arc<T>,
+    handle: u64,
+    position: u64,
+    size: usize,
+    plus: bool,
+    reply: Reply,
+) {
     let mut entries = Entries { bytes: Vec::new(), size };
-    let outcome = fs.readdir(handle, position, plus, |entry| entries.add(&entry, plus)).await;
+    let mut lookups = Lookups { tree, counted: Vec::new() };
+    let tree = lookups.tree.clone();
+    let take = |entry: DirEntry<'_>| {
+        let taken = entries.add(&entry, plus);
+        if taken && !is_dot(entry.name) {
+            lookups.counted.extend(entry.stat.as_ref().map(|stat| stat.ino));
+        }
+        taken
+    };
+    let outcome = tree.readdir(handle, position, plus, take).await;
+    lookups.counted.clear();
     match outcome {
         Err(error) if entries.bytes.is_empty() => reply.error(error),
         // What there is goes out first; the error comes again with the next call.
         _ => reply.bytes(&entries.bytes),
     }
+}
+
+/// Lookups that the kernel is about to be told of. Dropped before, as when the reader is killed, they did not happen.
+struct Lookups<T: Tree> {
+    tree: Arc<T>,
+    counted: Vec<u64>,
+}
+
+impl<T: Tree> Drop for Lookups<T> {
+    fn drop(&mut self) {
+        for ino in &self.counted {
+            self.tree.forget(*ino, 1);
+        }
+    }
+}
+
+fn is_dot(name: &[u8]) -> bool {
+    name == b"." || name == b".."
 }
 
 struct Entries {

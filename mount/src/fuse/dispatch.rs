@@ -51,14 +51,6 @@ impl Drop for Busy {
     }
 }
 
-/// Whether who waits may be told `EINTR` before the operation is over.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    Early,
-    /// It counts what it has told the kernel, so the kernel must be told.
-    ByItself,
-}
-
 impl<T: Tree> Dispatcher<T> {
     /// Takes requests until the connection ends. Blocks the thread; several may do so.
     pub(super) fn run(&self) -> io::Result<()> {
@@ -115,13 +107,14 @@ impl<T: Tree> Dispatcher<T> {
         Reply::new(self.device.clone(), header.unique)
     }
 
-    /// Runs `operation` to its end: here when it needs not wait, else as a task.
-    fn go<F: Future<Output = ()> + Send + 'static>(&self, header: &InHeader, ends: Ends, operation: F) {
+    /// Runs `operation`: here when it needs not wait, else as a task. It may be dropped wherever it waits, once nobody waits
+    /// for it any more.
+    fn go<F: Future<Output = ()> + Send + 'static>(&self, header: &InHeader, operation: F) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let busy = Busy(self.in_flight.clone());
         let _runtime = self.runtime.enter();
         let (abort, registration) = AbortHandle::new_pair();
-        let listed = (ends == Ends::Early).then(|| self.waiting.list(header.unique, header.pid, abort));
+        let listed = self.waiting.list(header.unique, header.pid, abort);
         let operation = Abortable::new(operation, registration);
         let mut operation = Box::pin(async move {
             let (_busy, _listed) = (busy, listed);
@@ -134,23 +127,23 @@ impl<T: Tree> Dispatcher<T> {
 
     fn lookup(&self, header: &InHeader, name: &[u8], reply: Reply) {
         let (fs, parent, name) = (self.fs.clone(), header.node, name.to_vec());
-        self.go(header, Ends::Early, async move { answer::found(fs.lookup(parent, &name).await, reply) });
+        self.go(header, async move { answer::found(fs.lookup(parent, &name).await, reply) });
     }
 
     fn getattr(&self, header: &InHeader, reply: Reply) {
         let (fs, ino) = (self.fs.clone(), header.node);
-        self.go(header, Ends::Early, async move { answer::stat(fs.getattr(ino).await, reply) });
+        self.go(header, async move { answer::stat(fs.getattr(ino).await, reply) });
     }
 
     fn readlink(&self, header: &InHeader, reply: Reply) {
         let (fs, ino) = (self.fs.clone(), header.node);
-        self.go(header, Ends::Early, async move { answer::data(fs.readlink(ino).await, reply) });
+        self.go(header, async move { answer::data(fs.readlink(ino).await, reply) });
     }
 
     fn open(&self, header: &InHeader, asked: OpenIn, reply: Reply) {
         let writable = OFlags::from_bits_retain(asked.flags).intersects(OFlags::WRONLY | OFlags::RDWR);
         let (fs, backings, ino) = (self.fs.clone(), self.backings.clone(), header.node);
-        self.go(header, Ends::Early, async move {
+        self.go(header, async move {
             match fs.open(ino, writable).await {
                 Ok(opened) => backings.reply(ino, &opened, reply),
                 Err(error) => reply.error(error),
@@ -160,7 +153,7 @@ impl<T: Tree> Dispatcher<T> {
 
     fn read(&self, header: &InHeader, ReadIn { handle, offset, size, .. }: ReadIn, reply: Reply) {
         let fs = self.fs.clone();
-        self.go(header, Ends::Early, async move { answer::data(fs.read(handle, offset, size).await, reply) });
+        self.go(header, async move { answer::data(fs.read(handle, offset, size).await, reply) });
     }
 
     fn release(&self, header: &InHeader, released: ReleaseIn, reply: Reply) {
@@ -176,8 +169,8 @@ impl<T: Tree> Dispatcher<T> {
     fn readdir(&self, header: &InHeader, asked: ReadIn, plus: bool, reply: Reply) {
         let ReadIn { handle, offset, size, .. } = asked;
         let fs = self.fs.clone();
-        self.go(header, Ends::ByItself, async move {
-            answer::directory(&*fs, handle, offset, size as usize, plus, reply).await;
+        self.go(header, async move {
+            answer::directory(fs, handle, offset, size as usize, plus, reply).await;
         });
     }
 
@@ -192,7 +185,7 @@ impl<T: Tree> Dispatcher<T> {
             return reply.error(Errno::ROFS);
         }
         let (fs, ino) = (self.fs.clone(), header.node);
-        self.go(header, Ends::Early, async move {
+        self.go(header, async move {
             match fs.getattr(ino).await {
                 Ok(stat) if mask & EXECUTE != 0 && !answer::executable(&stat) => reply.error(Errno::ACCESS),
                 Ok(_) => reply.ok(),
@@ -218,7 +211,7 @@ impl<T: Tree> Dispatcher<T> {
 
     fn interrupt(&self, body: &[u8]) {
         if let Some(unique) = argument(body) {
-            self.waiting.interrupt(unique);
+            self.waiting.interrupt(unique, &self.runtime);
         }
     }
 }

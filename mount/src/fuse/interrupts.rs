@@ -1,12 +1,22 @@
 //! Giving up for those who were killed while they waited.
 //!
 //! The kernel says that a signal has come for someone who waits, not which. A signal that he survives must not fail his
-//! read, so it is given up for a deadly one only: the kernel marks it as SIGKILL on every thread of the process.
+//! read, so it is given up for a deadly one only: the kernel marks it as SIGKILL on every thread of the process. It says
+//! so once per request: after a first signal, it has to be seen whether a deadly one follows.
 
-use std::{collections::HashMap, fs, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures::future::AbortHandle;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+/// How often someone is looked at who was interrupted and waits on.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The bit of SIGKILL in a set of signals.
 const KILL: u64 = 1 << 8;
@@ -33,10 +43,30 @@ impl Waiting {
         Listed { waiting: self.clone(), unique }
     }
 
-    pub(super) fn interrupt(&self, unique: u64) {
+    /// Gives the request up once its waiter is killed: now, or at any time until it is answered.
+    pub(super) fn interrupt(self: &Arc<Self>, unique: u64, runtime: &Handle) {
+        if self.give_up_if_killed(unique) {
+            runtime.spawn(watch(Arc::downgrade(self), unique));
+        }
+    }
+
+    /// Whether it is still waited for.
+    fn give_up_if_killed(&self, unique: u64) -> bool {
         let waiting = self.0.lock();
-        if let Some(waiter) = waiting.get(&unique).filter(|waiter| is_killed(waiter.thread)) {
+        let Some(waiter) = waiting.get(&unique) else { return false };
+        let killed = is_killed(waiter.thread);
+        if killed {
             waiter.abort.abort();
+        }
+        !killed
+    }
+}
+
+async fn watch(waiting: Weak<Waiting>, unique: u64) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if !waiting.upgrade().is_some_and(|waiting| waiting.give_up_if_killed(unique)) {
+            return;
         }
     }
 }

@@ -36,6 +36,7 @@ pub struct MemoryBackend {
     stats: Mutex<u64>,
     facts: Mutex<Option<Facts>>,
     delays: Mutex<BTreeMap<(Vec<u8>, bool), Duration>>,
+    delayed: Mutex<u64>,
     changes: Mutex<Vec<Changed>>,
     noticed: Notify,
 }
@@ -91,9 +92,20 @@ impl MemoryBackend {
         self.delays.lock().insert((path.to_vec(), true), delay);
     }
 
+    /// Lets every listing of `path` take this long.
+    pub fn delay_list(&self, path: &[u8], delay: Duration) {
+        self.delay_stat(&[path, b"/"].concat(), delay);
+    }
+
+    /// How often an answer was delayed so far.
+    pub fn delayed(&self) -> u64 {
+        *self.delayed.lock()
+    }
+
     async fn pause(&self, path: &[u8], read: bool) {
         let delay = self.delays.lock().get(&(path.to_vec(), read)).copied();
         if let Some(delay) = delay {
+            *self.delayed.lock() += 1;
             tokio::time::sleep(delay).await;
         }
     }
@@ -158,6 +170,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn list(&self, path: &[u8], after: Option<&[u8]>, limit: u32) -> Result<Listing, ReadError> {
+        self.pause(&[path, b"/"].concat(), false).await;
         let items = self.items.lock();
         if !path.is_empty() && !matches!(items.get(path).ok_or(ReadError::NotFound)?.content, Content::Directory) {
             return Err(ReadError::NotADirectory);
