@@ -6,15 +6,18 @@
 
 pub mod abort;
 pub mod authority;
+pub mod connections;
 pub mod daemon;
 pub mod identity;
-pub mod keeper;
+pub mod link;
 pub mod locks;
+pub mod metrics;
 pub mod mounts;
 pub mod node;
 pub mod publish;
 pub mod registration;
 pub mod request;
+pub mod restore;
 pub mod server;
 pub mod sockets;
 pub mod stage;
@@ -59,9 +62,13 @@ pub struct CsiOptions {
     /// The name of this node.
     #[arg(long, env = "NODE_NAME")]
     pub node_id: String,
-    /// What must outlive this process: which volumes are mounted, and the workers' sockets.
+    /// What must outlive this process: which volumes are mounted, the workers' sockets, and the keeper's socket
+    /// (`keeper/keeper.sock`), where one runs.
     #[arg(long, default_value = "/var/lib/penstock")]
     pub state_dir: PathBuf,
+    /// The port of `/metrics` and `/healthz`, on all addresses; nowhere without it.
+    #[arg(long)]
+    pub http_port: Option<u16>,
     #[arg(long, default_value = "csi.penstock.dev")]
     pub driver_name: String,
     /// The program whose `serve` command serves a mount. Default: this one.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`serve`] composes them into the process that serves one mounted Dataset; the CSI services that start such processes are
-//! in [`csi`].
+//! in [`csi`], and the [`keeper`] holds the descriptors of mounts while no plugin runs.
 
 #[cfg(test)]
 extern crate self as penstock_mount;
@@ -16,6 +16,7 @@ pub mod backend;
 pub mod csi;
 pub mod fs;
 pub mod fuse;
+pub mod keeper;
 mod kernel;
 mod path;
 pub mod reader;

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 const LEAST_WINDOW: u64 = 48 << 20;
 const MOST_WINDOW: u64 = 64 << 20;
 
-/// Everything that one mounted Dataset needs. Unknown fields are refused: plugin and mount process are one binary.
+/// Everything that one mounted Dataset needs. A session may be taken over by a process of another release: fields that it
+/// does not know are ignored, those that are missing have defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct MountSpec {
     /// `namespace/name`.
     pub dataset: String,
@@ -32,7 +33,7 @@ pub struct MountSpec {
 
 /// Knobs that have good defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Tuning {
     /// The most bytes that readahead keeps for one open file; by default as [`Tuning::readahead`] says.
     pub readahead_bytes: Option<u64>,

@@ -17,7 +17,7 @@ pub(super) const RELEASE: &str = "penstock";
 pub(super) const NAMESPACE: &str = "penstock-system";
 /// Folder of ready-built programs; Cargo builds them when it is not set.
 const PROGRAMS_VARIABLE: &str = "PENSTOCK_E2E_PROGRAMS";
-const PROGRAMS: [&str; 3] = ["penstock-operator", "penstock-worker", "penstock-mount"];
+const PROGRAMS: [&str; 4] = ["penstock-operator", "penstock-worker", "penstock-mount", "penstock-keeper"];
 const DIGEST: &str = "penstock.dev/e2e-digest";
 
 /// Images to load into nodes, and what tells one build of Penstock from another.
@@ -79,7 +79,7 @@ pub(super) async fn install(cluster: &Cluster, digest: &str) -> Result<()> {
         helm.arg("--set-string").arg(format!("podAnnotations.{}={digest}", DIGEST.replace('.', "\\.")));
         tools::run(&mut helm).context("installing the chart")
     })?;
-    replace_old_plugins(cluster, digest).await
+    replace_old_keepers(cluster, digest).await
 }
 
 /// Somebody's own cluster may have Penstock in use: these tests must neither change nor remove that. Blocks.
@@ -109,17 +109,16 @@ fn helm(kubeconfig: &Path) -> Result<Command> {
     Ok(helm)
 }
 
-/// The DaemonSet replaces its pods only when they are deleted.
-async fn replace_old_plugins(cluster: &Cluster, digest: &str) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
-    let params = ListParams::default().labels("app.kubernetes.io/component=mount");
-    for pod in api.list(&params).await? {
+/// Their DaemonSet replaces its pods only when they are deleted. Helm has waited for the plugins, which hold the mounts.
+async fn replace_old_keepers(cluster: &Cluster, digest: &str) -> Result<()> {
+    let (api, selector): (Api<Pod>, _) =
+        (Api::namespaced(cluster.client(), NAMESPACE), "app.kubernetes.io/component=keeper");
+    for pod in api.list(&ListParams::default().labels(selector)).await? {
         if pod.annotations().get(DIGEST).map(String::as_str) != Some(digest) {
             pods::kill(&cluster.client(), NAMESPACE, &pod.name_any()).await?;
         }
     }
-    let (selector, nodes) = ("app.kubernetes.io/component=mount", cluster.nodes().len());
-    let limit = std::time::Duration::from_mins(2);
+    let (nodes, limit) = (cluster.nodes().len(), std::time::Duration::from_mins(2));
     pods::wait_ready_count(&cluster.client(), NAMESPACE, selector, nodes, limit).await?;
     Ok(())
 }

@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{keeper::Connection, state::ProcessId};
+use super::{connections::Connection, state::ProcessId};
 use crate::spec::MountSpec;
 
 /// The line on standard output with which the process says that the mount answers.
@@ -70,7 +70,8 @@ static SPAWNING: Mutex<()> = Mutex::new(());
 impl Daemon {
     /// Starts `program serve` on a mounted connection and waits until it serves: from the beginning, or where a former
     /// process ended.
-    pub async fn start(program: &Path, connection: &Connection, spec: &MountSpec) -> Result<Self, DaemonError> {
+    pub async fn start(program: &Path, connection: &Connection) -> Result<Self, DaemonError> {
+        let spec = &connection.spec;
         let failed = |source| DaemonError::Start { program: program.display().to_string(), source };
         let mut child = spawn(program, connection).map_err(failed)?;
         let seen = child.id().ok_or(io::ErrorKind::NotFound.into()).and_then(|pid| look(pid.cast_signed()));

@@ -1,15 +1,11 @@
 //! The CSI node service: the border between gRPC and the steps.
 
-use std::{collections::HashMap, future::Future, io, path::Path, sync::Arc};
+use std::{future::Future, io, sync::Arc};
 
-use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::{
-    CsiOptions, abort,
-    daemon::Daemon,
-    locks::Locks,
-    mounts,
+    CsiOptions,
     proto::csi::{
         NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
         NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse,
@@ -18,8 +14,7 @@ use super::{
         node_server::Node,
         node_service_capability::{Rpc, Type as Capability, rpc::Type},
     },
-    state::{StagedRecord, StateDir},
-    volumes::{Staged, Volumes},
+    volumes::Volumes,
 };
 
 /// The node service. Clones share their state.
@@ -29,28 +24,13 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// Reads back what an earlier plugin left: adopts mounts whose processes still run, ends dead ones.
+    /// Reads back what an earlier plugin left ([`super::restore`]).
     pub async fn restore(options: &CsiOptions) -> io::Result<Self> {
-        std::fs::create_dir_all(&options.state_dir)?;
-        let state_dir = options.state_dir.canonicalize()?;
-        let program = options.mount_program.clone().map_or_else(std::env::current_exe, Ok)?;
-        let state = StateDir::new(state_dir.clone());
-        let mut staged = HashMap::new();
-        for record in state.load_all::<StagedRecord>() {
-            let daemon = adopt(&record, &state_dir).await;
-            staged.insert(record.staging_path.clone(), Arc::new(Staged { record, spec: None, daemon }));
-        }
-        let inner = Volumes {
-            node_id: options.node_id.clone(),
-            kubelet_dir: options.kubelet_dir.clone(),
-            state_dir,
-            program,
-            state,
-            keeper: Arc::default(),
-            staged: Mutex::new(staged),
-            locks: Locks::default(),
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Volumes::restore(options).await? })
+    }
+
+    pub(super) fn volumes(&self) -> Arc<Volumes> {
+        self.inner.clone()
     }
 
     /// Runs a step to its end even if the caller hangs up meanwhile, and tells the log of every error: kubelet shows
@@ -69,25 +49,6 @@ impl NodeService {
             tracing::error!(rpc, volume_id, code = ?status.code(), error = status.message(), "request failed");
         })
     }
-}
-
-/// The process of a recorded mount, if both are alive; a mount without its process is removed.
-async fn adopt(record: &StagedRecord, state_dir: &Path) -> Option<Daemon> {
-    let staging = &record.staging_path;
-    let mounted = mounts::at(staging).ok().flatten().filter(|entry| entry.fs_type == mounts::FS_TYPE)?;
-    let adopted = record.process.and_then(|id| Daemon::adopt(id, record.dataset.clone()));
-    if let Some(daemon) = adopted {
-        tracing::info!(volume_id = record.volume_id, pid = daemon.id.pid, "adopted a mount that is still served");
-        return Some(daemon);
-    }
-    tracing::warn!(volume_id = record.volume_id, staging = %staging.display(), "removing a mount that nobody serves");
-    if let Err(error) = abort::abort(mounted.device.1, state_dir) {
-        tracing::warn!(%error, "the FUSE connection cannot be aborted");
-    }
-    if let Err(error) = mounts::detach(staging).await {
-        tracing::warn!(%error, "a dead mount stays");
-    }
-    None
 }
 
 #[tonic::async_trait]

@@ -17,6 +17,7 @@ use tonic::transport::Server;
 use super::{
     CsiOptions, NodeService, authority,
     identity::IdentityService,
+    metrics,
     proto::{
         csi::{identity_server::IdentityServer, node_server::NodeServer},
         registration::registration_server::RegistrationServer,
@@ -42,6 +43,9 @@ pub async fn run(options: CsiOptions) -> anyhow::Result<()> {
 pub async fn run_until(options: CsiOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let socket = socket_path(&options.endpoint)?;
     let node = NodeService::restore(&options).await.context("cannot read back the state directory")?;
+    if let Some(port) = options.http_port {
+        tokio::spawn(metrics::serve(metrics::listen(port).await?, node.volumes()));
+    }
     let identity = IdentityService { driver_name: options.driver_name.clone() };
     let listener = listen(&socket)?;
     tracing::info!(endpoint = %socket.display(), driver = %options.driver_name, "serving");
@@ -120,6 +124,7 @@ mod tests {
             kubelet_registration_path: None,
             node_id: "n".into(),
             state_dir: "/s".into(),
+            http_port: None,
             driver_name: "csi.penstock.dev".into(),
             mount_program: None,
         }

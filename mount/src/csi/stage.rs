@@ -9,8 +9,8 @@ use tonic::{Code, Status};
 
 use super::{
     abort,
+    connections::Connection,
     daemon::{Daemon, DaemonError},
-    keeper::Connection,
     mounts::{self, MountEntry, MountError},
     proto::csi::{NodeStageVolumeRequest, NodeUnstageVolumeRequest},
     request::{self, RequestError, Source},
@@ -164,7 +164,7 @@ impl Volumes {
     }
 
     async fn serve(&self, staging: &Path, spec: &MountSpec) -> Result<Daemon, StageError> {
-        let connection = Connection::new().map_err(|source| MountError::Device { source })?;
+        let connection = Connection::new(spec.clone()).map_err(|source| MountError::Device { source })?;
         let options =
             Options { dataset: spec.dataset.clone(), allow_other: true, passthrough: spec.tuning.passthrough };
         point::mount(&connection.fuse, staging, &options, true).map_err(|source| MountError::Mount {
@@ -173,8 +173,10 @@ impl Volumes {
             source,
         })?;
         let connection = Arc::new(connection);
-        self.keeper.keep(staging, connection.clone());
-        Ok(Daemon::start(&self.program, &connection, spec).await?)
+        self.connections.hold(staging, connection.clone());
+        let daemon = Daemon::start(&self.program, &connection).await?;
+        self.connections.settled().await;
+        Ok(daemon)
     }
 
     pub async fn unstage(&self, request: NodeUnstageVolumeRequest) -> Result<(), UnstageError> {
@@ -205,7 +207,7 @@ impl Volumes {
                 mounts::detach(staging).await?;
             }
         }
-        self.keeper.forget(staging);
+        self.connections.forget(staging);
         if let Some(daemon) = daemon {
             daemon.stop().await;
         }
@@ -213,7 +215,7 @@ impl Volumes {
     }
 
     async fn abort(&self, connection: u32, staging: &Path, daemon: Option<&Daemon>) {
-        self.keeper.forget(staging);
+        self.connections.forget(staging);
         if let Some(daemon) = daemon.filter(|daemon| daemon.is_alive()) {
             tracing::warn!(staging = %staging.display(), pid = daemon.id.pid, "the mount hangs: its process is killed");
             daemon.kill().await;

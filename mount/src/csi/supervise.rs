@@ -11,13 +11,16 @@ impl Volumes {
     /// Replaces the process of a mount whenever it dies, until the mount is torn down or no process would help.
     pub(super) async fn supervise(self: Arc<Self>, mut staged: Arc<Staged>) {
         let staging = staged.record.staging_path.clone();
-        let Some(connection) = self.keeper.get(&staging).map(|connection| Arc::downgrade(&connection)) else { return };
+        let Some(connection) = self.connections.get(&staging).map(|connection| Arc::downgrade(&connection)) else {
+            return;
+        };
         while let Some(daemon) = &staged.daemon
             && daemon.ended().await == End::Died
         {
             let _guard = self.locks.lock(&staged.record.volume_id).await;
             // Else it was torn down, and perhaps mounted anew, with a supervisor of its own.
-            if !self.keeper.get(&staging).is_some_and(|kept| std::ptr::eq(Arc::as_ptr(&kept), connection.as_ptr())) {
+            if !self.connections.get(&staging).is_some_and(|kept| std::ptr::eq(Arc::as_ptr(&kept), connection.as_ptr()))
+            {
                 return;
             }
             let known = || self.staged.lock().get(&staging).cloned();
@@ -29,20 +32,20 @@ impl Volumes {
                 None => break,
             }
         }
-        self.keeper.release(&staging, &connection);
+        self.connections.release(&staging, &connection);
     }
 
     /// Has another process take over the session of the dead one at `staging`. The volume's lock is held. False when no
     /// session is known, or process after process has died of it.
     pub(super) async fn revive(&self, staging: &Path) -> bool {
         let known = self.staged.lock().get(staging).cloned();
-        let (Some(staged), Some(connection)) = (known, self.keeper.get(staging)) else { return false };
-        let Some(spec) = &staged.spec else { return false };
-        let dataset = &spec.dataset;
+        let (Some(staged), Some(connection)) = (known, self.connections.get(staging)) else { return false };
+        let dataset = &connection.spec.dataset;
         while connection.may_be_taken_over() {
-            match Daemon::start(&self.program, &connection, spec).await {
+            match Daemon::start(&self.program, &connection).await {
                 Ok(daemon) => {
                     tracing::warn!(dataset, pid = daemon.id.pid, "another process has taken the mount over");
+                    self.metrics.takeovers.inc();
                     self.replace(staging, &staged, daemon);
                     return true;
                 }
@@ -50,6 +53,7 @@ impl Volumes {
             }
         }
         tracing::error!(dataset, staging = %staging.display(), "the mount is dead until the volume is published again");
+        self.metrics.lost.inc();
         false
     }
 

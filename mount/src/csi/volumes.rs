@@ -9,9 +9,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    connections::Connections,
     daemon::Daemon,
-    keeper::Keeper,
     locks::Locks,
+    metrics::Metrics,
     state::{StagedRecord, StateDir},
 };
 use crate::spec::MountSpec;
@@ -24,7 +25,8 @@ pub struct Volumes {
     pub(super) state_dir: PathBuf,
     pub(super) program: PathBuf,
     pub(super) state: StateDir,
-    pub(super) keeper: Arc<Keeper>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) metrics: Metrics,
     /// By staging path.
     pub(super) staged: Mutex<HashMap<PathBuf, Arc<Staged>>>,
     /// By volume id: calls about one volume come one after the other.
@@ -41,7 +43,7 @@ impl Volumes {
 #[derive(Debug)]
 pub struct Staged {
     pub record: StagedRecord,
-    /// With the key; unknown after a restart of the plugin.
+    /// With the key; unknown after a restart of the plugin without a keeper.
     pub spec: Option<MountSpec>,
     pub daemon: Option<Daemon>,
 }

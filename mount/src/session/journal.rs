@@ -6,8 +6,9 @@
 //! …   records to the end of the file: u32 length, then that many bytes (postcard) of `Change`
 //! ```
 //!
-//! Integers are little endian. Each change is one write, so a process may be killed at any time. A record that cannot be
-//! read ends the file.
+//! Integers are little endian. Each change is one write, so a process may be killed at any time: half a record ends the
+//! file. The next process may be of another release: kinds of keys and records are only ever added, at the end, and who does
+//! not know one passes over it.
 
 use std::{
     collections::BTreeMap,
@@ -98,6 +99,7 @@ impl Journal {
         let mut bytes = vec![0; len.saturating_sub(begin) as usize];
         file.read_exact_at(&mut bytes, begin)?;
         let (live, read) = replay(&bytes);
+        file.set_len(begin + read as u64)?;
         let kept = Kept { file, begin, end: begin + read as u64, live: live.clone() };
         Ok((Self(Some(Mutex::new(kept))), live))
     }
@@ -168,10 +170,11 @@ fn replay(bytes: &[u8]) -> (Records, usize) {
     let (mut live, mut at) = (Records::new(), 0);
     while let Some((len, rest)) = bytes[at..].split_first_chunk() {
         let len = u32::from_le_bytes(*len) as usize;
-        let Some(change) = rest.get(..len).and_then(|bytes| postcard::from_bytes(bytes).ok()) else { break };
-        match change {
-            Change::Put(key, record) => drop(live.insert(key, record)),
-            Change::Remove(key) => drop(live.remove(&key)),
+        let Some(bytes) = rest.get(..len) else { break };
+        match postcard::from_bytes(bytes) {
+            Ok(Change::Put(key, record)) => drop(live.insert(key, record)),
+            Ok(Change::Remove(key)) => drop(live.remove(&key)),
+            Err(error) => tracing::warn!(%error, "a record of the session is not known to this release"),
         }
         at += 4 + len;
     }
@@ -228,6 +231,27 @@ mod tests {
         assert!(file.metadata().unwrap().len() > len);
         assert_eq!(open(&file).1.len(), 2);
     }
+
+    #[test]
+    fn a_journal_of_the_first_release_is_read_and_records_of_later_ones_are_passed_over() {
+        let attr = Attr { kind: penstock_model::Kind::Directory, size: 0, mtime_ns: -5, mode: 0o755, object: None };
+        let session = Agreement { passthrough: true, resend: true };
+        let directory = Record::Directory { path: b"a/b".to_vec(), attr };
+        let records = Records::from([(Key::Session, Record::Session(session)), (Key::Directory(300), directory)]);
+        let frozen = [
+            &[8, 0, 0, 0, 0, 0, 0, 0][..],
+            &[5, 0, 0, 0, 0, 0, 0, 1, 1],
+            // Of a later kind.
+            &[3, 0, 0, 0, 0, 99, 99],
+            FROZEN_DIRECTORY,
+        ]
+        .concat();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&frozen, 0).unwrap();
+        assert_eq!(open(&file).1, records);
+    }
+
+    const FROZEN_DIRECTORY: &[u8] = &[15, 0, 0, 0, 0, 1, 0xac, 2, 1, 3, b'a', b'/', b'b', 1, 0, 9, 0xed, 3, 0];
 
     #[test]
     fn files_that_come_and_go_do_not_make_it_grow() {

@@ -54,6 +54,7 @@ impl Rig {
             kubelet_registration_path: None,
             node_id: "node-1".to_owned(),
             state_dir: root.join("state"),
+            http_port: None,
             driver_name: "csi.penstock.dev".to_owned(),
             mount_program: Some(crate::double::program(&root)),
         };
