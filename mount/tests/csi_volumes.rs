@@ -156,6 +156,9 @@ async fn a_hanging_process_keeps_nobody_from_unmounting() {
     rig.publish("one").await.unwrap();
     let process = rig.processes()[0];
     rustix::process::kill_process(rig.process(), Signal::STOP).unwrap();
+    while !fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap().contains(") T ") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let target = rig.target("one");
     let reader = std::thread::spawn(move || fs::read_to_string(target.join(double::FILE)));
     let condition = rig.stats("one").await.unwrap().volume_condition.unwrap();
