@@ -1,6 +1,6 @@
 //! Handing extents over to those who own them by the present list.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,6 +13,8 @@ use penstock_wire::{
     message::{Handover, Request},
 };
 
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
 use crate::{members::Members, metrics::Metrics};
 
 /// Extents on their way at once: their bytes are in memory.
@@ -21,6 +23,11 @@ const CONCURRENT: usize = 4;
 const PASSES: usize = 4;
 /// How many of the ranked members are tried.
 const CANDIDATES: usize = 2;
+/// How soon a worker that is to end is taken off the member list, if its pod goes. A container that only starts again stays
+/// on it, and goes on serving for so long.
+const NOTICE: Duration = Duration::from_secs(5);
+/// Between two looks at a hand-over.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Drains {
     store: Store,
@@ -53,12 +60,35 @@ impl Drains {
     /// again.
     pub(crate) fn begin(self: &Arc<Self>) {
         let progress = &mut self.state.lock().progress;
-        let is_done = progress.finished_epoch == self.members.list().epoch && progress.left_bytes == 0;
-        if progress.running || is_done {
+        if progress.running || self.is_done(progress) {
             return;
         }
         progress.running = true;
         tokio::spawn(self.clone().run());
+    }
+
+    fn is_done(&self, progress: &Handover) -> bool {
+        progress.finished_epoch == self.members.list().epoch && progress.left_bytes == 0
+    }
+
+    /// Hands all over if a list without this worker comes within [`NOTICE`], for `patience` at most.
+    pub(crate) async fn leave(self: &Arc<Self>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut lists = self.members.lists();
+        let settled = lists.wait_for(|list| self.members.has_left(list) || !self.members.has_others(list));
+        if !matches!(timeout(NOTICE.min(patience), settled).await, Ok(Ok(list)) if self.members.has_others(&list)) {
+            return;
+        }
+        tracing::info!("handing over before the end");
+        let handed_over = async {
+            while !self.is_done(&self.progress()) {
+                self.begin();
+                sleep(LOOK).await;
+            }
+        };
+        if timeout_at(deadline, handed_over).await.is_err() {
+            tracing::warn!(left = self.progress().left_bytes, "the time to hand over is over");
+        }
     }
 
     async fn run(self: Arc<Self>) {

@@ -1,6 +1,6 @@
 //! The cache worker's process.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use penstock_worker::{Options, run};
@@ -33,6 +33,9 @@ struct Args {
     /// Directory for worker.sock, by which the node's mounts get descriptors of cached files.
     #[arg(long)]
     socket_dir: Option<PathBuf>,
+    /// Seconds that it may go on after SIGTERM to hand over what it has, if it is taken off the member list.
+    #[arg(long, env = "PENSTOCK_HAND_OVER_SECONDS", default_value_t = 0)]
+    hand_over_seconds: u64,
 }
 
 #[tokio::main]
@@ -41,7 +44,8 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     // Fails only when one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Args { config_dir, id, listen, http, socket_dir } = Args::parse();
+    let Args { config_dir, id, listen, http, socket_dir, hand_over_seconds } = Args::parse();
+    let hand_over = Duration::from_secs(hand_over_seconds);
     let shutdown = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = shutdown.clone();
@@ -53,5 +57,5 @@ async fn main() -> anyhow::Result<()> {
         tracing::info!("stopping");
         stop.cancel();
     });
-    Ok(run(Options { config_dir, id, listen, http, socket_dir }, shutdown).await?)
+    Ok(run(Options { config_dir, id, listen, http, socket_dir, hand_over }, shutdown).await?)
 }

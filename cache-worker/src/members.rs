@@ -46,7 +46,16 @@ impl Members {
     }
 
     pub(crate) fn is_member(&self) -> bool {
-        self.list().get(&self.id).is_some()
+        !self.has_left(&self.list())
+    }
+
+    /// Whether `list` is without this worker.
+    pub(crate) fn has_left(&self, list: &MemberList) -> bool {
+        list.get(&self.id).is_none()
+    }
+
+    pub(crate) fn has_others(&self, list: &MemberList) -> bool {
+        list.members.iter().any(|member| !self.is_me(member))
     }
 
     /// Whether this worker does what one has to do for all.

@@ -27,7 +27,7 @@ use crate::{
     worker::Worker,
 };
 
-/// How long requests in flight may take after SIGTERM; below Kubernetes' usual 30 s.
+/// How long requests in flight may take at the end.
 const GRACE: Duration = Duration::from_secs(25);
 /// Between two looks at what is in trouble.
 const PROBE: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub struct Options {
     pub http: String,
     /// Where `worker.sock` is made, if anywhere.
     pub socket_dir: Option<PathBuf>,
+    /// How long it may hand over before it stops, if it is taken off the member list.
+    pub hand_over: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ pub enum RunError {
     Store(#[from] tokio::task::JoinError),
 }
 
-/// Runs a worker until `shutdown`, then finishes what is in flight.
+/// Runs a worker until `shutdown`, then hands over what it has if it is to leave, and finishes what is in flight.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
     let http = bind(&options.http).await?;
     let wire = bind(&options.listen).await?;
@@ -81,18 +83,22 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let _ = ready.set(worker.clone());
     tracing::info!(id = options.id, dataset = loaded.config.dataset, listen = options.listen, "serving");
     let socket = options.socket_dir.as_deref().and_then(bind_socket);
+    // It serves while it hands over.
+    let stop = CancellationToken::new();
     let serving = async {
         let dataset = || loaded.config.dataset.clone();
-        let tcp = serve(wire, loaded.keys.clone(), dataset(), worker.clone(), shutdown.clone());
+        let tcp = serve(wire, loaded.keys.clone(), dataset(), worker.clone(), stop.clone());
         let unix = async {
             if let Some(socket) = socket {
-                serve(socket, loaded.keys.clone(), dataset(), worker.clone(), shutdown.clone()).await;
+                serve(socket, loaded.keys.clone(), dataset(), worker.clone(), stop.clone()).await;
             }
         };
         tokio::join!(tcp, unix);
     };
     let overdue = async {
         shutdown.cancelled().await;
+        worker.leave(options.hand_over).await;
+        stop.cancel();
         worker.changes.close();
         sleep(GRACE).await;
     };

@@ -113,6 +113,11 @@ impl Worker {
         self.metrics.mounts_in_trouble.set(troubled as u64);
     }
 
+    /// Hands over before the process ends, if the worker is to leave the fleet.
+    pub(crate) async fn leave(&self, patience: Duration) {
+        self.drains.leave(patience).await;
+    }
+
     async fn answer(&self, role: Role, request: Request) -> Result<Reply, Failure> {
         Ok(match request {
             Request::Describe => Response::Description(self.describe()).into(),

@@ -38,11 +38,13 @@ pub struct Plan {
     pub revalidate_ms: Option<u64>,
     /// Whether members and mounts reach the workers by way of proxies.
     pub proxied: bool,
+    /// How long a worker may hand over when it is stopped.
+    pub hand_over: Duration,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { tiers: vec![(Medium::Mem, 256 << 20)], revalidate_ms: None, proxied: false }
+        Self { tiers: vec![(Medium::Mem, 256 << 20)], revalidate_ms: None, proxied: false, hand_over: Duration::ZERO }
     }
 }
 
@@ -63,7 +65,16 @@ impl Worker {
     }
 
     pub async fn stop(&mut self) {
+        self.terminate();
+        self.ended().await;
+    }
+
+    /// As by SIGTERM.
+    pub fn terminate(&self) {
         self.stop.cancel();
+    }
+
+    pub async fn ended(&mut self) {
         self.task.take().unwrap().await.unwrap();
     }
 
@@ -177,7 +188,8 @@ impl Fleet {
         let addr = proxy.as_ref().map_or(listen.clone(), |proxy| proxy.address().to_string());
         let weight = self.plan.tiers.iter().map(|(_, quota)| quota).sum();
         let member = Member { id: id.clone(), addr, weight };
-        let options = Options { config_dir, id, listen, http: local(9441), socket_dir: Some(sockets) };
+        let (http, socket_dir, hand_over) = (local(9441), Some(sockets), self.plan.hand_over);
+        let options = Options { config_dir, id, listen, http, socket_dir, hand_over };
         let mut worker = Worker { member, options, proxy, stop: CancellationToken::new(), task: None };
         worker.start();
         self.workers.push(worker);

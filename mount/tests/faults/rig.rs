@@ -80,7 +80,7 @@ impl Rig {
             Room::Tiers => vec![(Medium::Mem, 6 << 20), (Medium::Ssd, 12 << 20)],
         };
         let disk = Disk::new(3 * tiers.iter().map(|(_, quota)| quota).sum::<u64>() + (8 << 20));
-        let plan = Plan { tiers, revalidate_ms: Some(shape.revalidate_ms), proxied: true };
+        let plan = Plan { tiers, revalidate_ms: Some(shape.revalidate_ms), proxied: true, ..Plan::default() };
         let fleet = Fleet::planned(shape.workers, plan, disk.path()).await;
         let rig = Self { fleet, shape: shape.clone(), disk };
         (0..FILES).for_each(|file| rig.replace(model, file, false));
