@@ -9,10 +9,7 @@ use penstock_api::Dataset;
 use tokio::time::Instant;
 
 use crate::{
-    controller::{
-        apply::{Applier, Made},
-        events::EventRecorder,
-    },
+    controller::{apply::Applier, events::EventRecorder, written::Written},
     metrics::Metrics,
     watches::Stores,
     worker_api::WorkerApi,
@@ -22,7 +19,7 @@ pub struct Context {
     pub client: Client,
     pub stores: Stores,
     pub secrets: SecretCache,
-    pub made: Made,
+    pub written: Written,
     pub unbound: Unbound,
     pub workers: Arc<dyn WorkerApi>,
     pub recorder: EventRecorder,
@@ -33,7 +30,7 @@ pub struct Context {
 
 impl Context {
     pub fn applier(&self) -> Applier<'_> {
-        Applier { client: &self.client, metrics: &self.metrics, made: &self.made }
+        Applier { client: &self.client, metrics: &self.metrics, written: &self.written }
     }
 }
 

@@ -1,16 +1,19 @@
 //! The control loop: a pair of Dataset and CacheRuntime goes through
 //! dereference → validate → plan → build → apply → status. Only the first and the last two talk to anyone; the middle is
-//! pure, and local mode uses it too.
+//! pure. Each step has a module of its own, takes what earlier steps made, and imports no later one.
 
 pub mod apply;
 pub mod build;
 mod deletion;
 mod dereference;
 pub mod events;
+mod observed;
+mod plan;
 mod reconcile;
-mod set_up;
 pub mod status;
 mod sweep;
+mod validate;
+pub mod written;
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
@@ -21,7 +24,10 @@ use kube::{
     runtime::{self, applier, controller::Action, reflector::ObjectRef},
 };
 use penstock_api::{CacheRuntime, Dataset};
-use penstock_plan::validate::{self, Claim};
+use penstock_plan::{
+    Names,
+    validate::{Claim, dataset_of},
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +39,7 @@ use crate::{
     worker_api::WorkerApi,
 };
 
-use self::{apply::Made, events::EventRecorder};
+use self::{events::EventRecorder, written::Written};
 pub use reconcile::Error;
 
 /// Reconciles at once. They mostly wait for the API server.
@@ -71,7 +77,7 @@ pub async fn run(
         client,
         stores,
         secrets: SecretCache::default(),
-        made: Made::default(),
+        written: Written::default(),
         unbound: Unbound::default(),
         workers,
         metrics,
@@ -98,7 +104,7 @@ fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queu
             // Closed means that the operator stops.
             let _ = match trigger {
                 Trigger::Dataset(dataset) => {
-                    if ctx.stores.datasets.get(&dataset).is_some_and(|d| !status::says_bound(&d)) {
+                    if is_unbound(&dataset, &ctx) {
                         ctx.unbound.add(dataset.clone());
                     }
                     datasets.unbounded_send(dataset).is_ok()
@@ -108,6 +114,13 @@ fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queu
         }
     });
     (dataset_queue, runtime_queue)
+}
+
+/// Whether the Dataset is there and pods cannot mount it yet.
+fn is_unbound(dataset: &ObjectRef<Dataset>, ctx: &Context) -> bool {
+    let names = Names::new(dataset.namespace.clone().unwrap_or_default(), dataset.name.clone());
+    let found = ctx.stores.datasets.get(dataset);
+    found.is_some_and(|dataset| !dereference::watched(&ctx.stores, &dataset, &names).is_bound())
 }
 
 async fn look_after_datasets(ctx: &Arc<Context>, queue: Queue<Dataset>, stop: &CancellationToken) {
@@ -167,13 +180,13 @@ async fn unclaimed(runtime: Arc<CacheRuntime>, ctx: Arc<Context>) -> Result<Acti
     let datasets = watches::related(&ctx.stores.datasets, &namespace, &runtime.name_any());
     let datasets: Vec<&Dataset> = datasets.iter().map(AsRef::as_ref).collect();
     if runtime.metadata.deletion_timestamp.is_none()
-        && let Claim::None(problem) = validate::dataset_of(&runtime, &datasets)
+        && let Claim::None(problem) = dataset_of(&runtime, &datasets)
     {
         if let Some(rest) = reconcile::grace(runtime.creation_timestamp(), Timestamp::now()) {
             return Ok(Action::requeue(rest));
         }
         let status = status::unclaimed(&runtime, &problem, Timestamp::now());
-        reconcile::write_runtime_status(&runtime, &status, &ctx).await?;
+        status::publish_runtime(&runtime, &status, &ctx).await?;
     }
     Ok(Action::await_change())
 }

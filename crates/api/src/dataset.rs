@@ -5,7 +5,10 @@
 
 mod status;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
 use kube::CustomResource;
@@ -301,6 +304,12 @@ impl Dataset {
 }
 
 impl DatasetSpec {
+    /// The names of the Secrets that the mounts take options from.
+    pub fn secret_names(&self) -> BTreeSet<String> {
+        let options = self.mounts.iter().flat_map(|mount| self.effective_options(mount).1.into_values());
+        options.map(|key| key.name).collect()
+    }
+
     /// The options and secret options in force for one mount: its own win over the shared ones, across both kinds.
     pub fn effective_options(&self, mount: &Mount) -> (BTreeMap<String, String>, BTreeMap<String, SecretKeySelector>) {
         let own = |name: &str| {

@@ -14,7 +14,7 @@ use penstock_model::Medium;
 use crate::names::Names;
 
 pub use binding::{Claim, bind, dataset_of};
-pub use mounts::uncovered_local_mount;
+use mounts::uncovered_local_mount;
 
 /// What is wrong, in one sentence that names field, value and mend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,10 +52,11 @@ impl fmt::Debug for SecretData {
 /// The Secrets that a Dataset names, by name; those that do not exist are absent.
 pub type Secrets = BTreeMap<String, SecretData>;
 
-/// The names of the Secrets that the Dataset's mounts take options from.
-pub fn secret_names(dataset: &Dataset) -> std::collections::BTreeSet<String> {
-    let spec = &dataset.spec;
-    spec.mounts.iter().flat_map(|mount| spec.effective_options(mount).1.into_values()).map(|key| key.name).collect()
+/// A Dataset and the CacheRuntime that serves it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidPair {
+    pub dataset: ValidDataset,
+    pub runtime: ValidRuntime,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +108,17 @@ pub struct ValidTier {
     pub low: f64,
     /// The directory that the user gave: of the node, or in local mode of the machine.
     pub path: Option<String>,
+}
+
+/// For a cluster, where worker pods see a `local://` path only where a volume is mounted.
+pub fn pair(dataset: &Dataset, runtime: &CacheRuntime, secrets: &Secrets) -> Result<ValidPair, Invalid> {
+    let volume_mounts = &runtime.spec.worker.volume_mounts;
+    let runtime = self::runtime(runtime)?;
+    let dataset = self::dataset(dataset, secrets)?;
+    match uncovered_local_mount(&dataset, volume_mounts) {
+        Some(problem) => Err(problem),
+        None => Ok(ValidPair { dataset, runtime }),
+    }
 }
 
 pub fn dataset(dataset: &Dataset, secrets: &Secrets) -> Result<ValidDataset, Invalid> {

@@ -6,8 +6,14 @@ mod services;
 mod statefulset;
 mod volume;
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Resource, ResourceExt, api::ObjectMeta};
 use penstock_api::{CacheRuntime, Dataset};
 use penstock_plan::{
@@ -17,10 +23,10 @@ use penstock_plan::{
     validate::{ValidDataset, ValidRuntime},
 };
 
-pub use config::{client_secret, members, read_members, worker_secret};
+pub use config::{client_secret, members, worker_secret};
 pub use services::{budget, cache_service, headless_service, service_account};
 pub use statefulset::statefulset;
-pub use volume::{claim, is_bound, persistent_volume};
+pub use volume::{UnboundVolume, claim, persistent_volume};
 
 /// All that the objects of one pair are made from.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +68,51 @@ impl Blueprint<'_> {
     }
 }
 
-/// Seconds since the epoch.
-pub fn seconds(now: Timestamp) -> u64 {
-    now.as_second().try_into().unwrap_or_default()
+/// What a mount needs, in the order in which it is written.
+#[derive(Debug)]
+pub struct VolumeObjects {
+    pub cache: Service,
+    pub claim: PersistentVolumeClaim,
+    pub client_secret: Secret,
+    pub volume: UnboundVolume,
+}
+
+/// What runs the workers.
+#[derive(Debug)]
+pub struct WorkerObjects {
+    pub secret: Secret,
+    pub members: ConfigMap,
+    pub headless: Service,
+    pub account: ServiceAccount,
+    pub budget: PodDisruptionBudget,
+    pub statefulset: StatefulSet,
+}
+
+/// `cache` and `volume` are those that are there.
+pub fn volume_objects(
+    blueprint: &Blueprint<'_>,
+    cache: Option<&Service>,
+    volume: Option<&PersistentVolume>,
+) -> VolumeObjects {
+    // A Service that was lost comes back where mounts look for it.
+    let endpoint = volume.filter(|_| cache.is_none()).and_then(volume::address_of);
+    VolumeObjects {
+        cache: cache_service(blueprint, endpoint),
+        claim: claim(blueprint),
+        client_secret: client_secret(blueprint),
+        volume: persistent_volume(blueprint, volume),
+    }
+}
+
+pub fn worker_objects(blueprint: &Blueprint<'_>) -> WorkerObjects {
+    WorkerObjects {
+        secret: worker_secret(blueprint),
+        members: members(blueprint),
+        headless: headless_service(blueprint),
+        account: service_account(blueprint),
+        budget: budget(blueprint),
+        statefulset: statefulset(blueprint),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! What users are told, from what is wanted and seen. Pure; written in one patch at the end of a reconcile.
+//! What users are told, from what is wanted and seen. Pure, but for [`publish`], which writes it at the end of a pass.
 
 mod findings;
+mod publish;
 mod trouble;
 
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use penstock_wire::message::{MountHealth, Stats};
 
 use crate::names::selector_text;
 
+pub(super) use publish::{publish, publish_runtime};
 pub use trouble::{PodTrouble, pod_trouble};
 
 /// All that the two statuses are computed from.
@@ -81,19 +83,6 @@ impl View<'_> {
         let all = hits.saturating_add(misses);
         (all > 0).then(|| (hits as f64 * 1000.0 / all as f64).round() / 10.0)
     }
-}
-
-/// Whether the Dataset was bound when it was looked at before.
-pub fn says_bound(dataset: &Dataset) -> bool {
-    dataset.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Bound))
-}
-
-/// Whether something of the Dataset could not be written when it was looked at before: to say that it is bound, only to find
-/// the same again, would flap.
-pub fn says_refused(dataset: &Dataset) -> bool {
-    let refusals = [Reason::NameTaken, Reason::ApplyFailed];
-    let conditions = dataset.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|c| refusals.iter().any(|reason| c.reason == reason.as_ref()))
 }
 
 pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {

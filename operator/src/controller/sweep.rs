@@ -9,7 +9,7 @@ use penstock_api::{Dataset, names::LABEL_DATASET};
 use penstock_plan::{Names, names::persistent_volume};
 use serde::de::DeserializeOwned;
 
-use super::{apply, dereference::is_ours};
+use super::{apply, observed::is_ours};
 use crate::{context::Context, names::NAMESPACE_LABEL, watches};
 
 const PERIOD: Duration = Duration::from_mins(1);
@@ -55,9 +55,8 @@ where
         let name = name(&names);
         let api = Api::<Secret>::namespaced(ctx.client.clone(), &names.namespace);
         let found = api.get_metadata_opt(&name).await;
-        let found =
-            found.map_err(|source| apply::Error { verb: "read", kind: "Secret".into(), name: name.clone(), source })?;
-        if found.is_some_and(|secret| is_ours(&secret, &names)) {
+        let found = found.map_err(|source| apply::error::<Secret>("read", &name, source))?;
+        if found.is_some_and(|secret| is_ours(&secret, &names.dataset)) {
             tracing::info!(kind = "Secret", name, dataset = names.id(), "removing an orphan");
             ctx.applier().delete(&api, &name).await?;
         }

@@ -83,7 +83,7 @@ fn secret_options(
 
 /// In Kubernetes a `local://` path exists in the worker only where a volume is mounted: the error for the first that is
 /// not.
-pub fn uncovered_local_mount(dataset: &ValidDataset, volume_mounts: &[VolumeMount]) -> Option<Invalid> {
+pub(super) fn uncovered_local_mount(dataset: &ValidDataset, volume_mounts: &[VolumeMount]) -> Option<Invalid> {
     let covers = |path: &str| {
         volume_mounts
             .iter()

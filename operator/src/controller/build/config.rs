@@ -3,7 +3,6 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
 };
 use penstock_api::names::COMPONENT_WORKER;
-use penstock_placement::MemberList;
 use penstock_wire::config::{CLIENT_KEY_FILE, MEMBERS_FILE};
 
 use super::Blueprint;
@@ -40,10 +39,4 @@ pub fn members(blueprint: &Blueprint<'_>) -> ConfigMap {
         data: Some([(MEMBERS_FILE.to_owned(), text)].into()),
         ..ConfigMap::default()
     }
-}
-
-/// The list that [`members`] wrote; the empty one when there is none that can be read.
-pub fn read_members(map: &ConfigMap) -> MemberList {
-    let text = map.data.as_ref().and_then(|data| data.get(MEMBERS_FILE));
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }

@@ -103,9 +103,15 @@ impl Plans {
             ("service-account", json!(service_account(&b))),
             ("members", json!(members(&b))),
             ("claim", json!(claim(&b))),
-            ("volume", json!(persistent_volume(&b, "198.19.0.7", "claim-uid", None))),
+            ("volume", json!(bound_volume(&b, "198.19.0.7", None))),
         ]
     }
+}
+
+/// Bound to a claim with UID `claim-uid`.
+fn bound_volume(b: &Blueprint<'_>, address: &str, observed: Option<&PersistentVolume>) -> PersistentVolume {
+    let claim = read(&json!({"metadata": {"uid": "claim-uid"}}));
+    persistent_volume(b, observed).bind(&read(&json!({"spec": {"clusterIP": address}})), &claim).unwrap()
 }
 
 fn parse(text: &str) -> Value {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         CSIPersistentVolumeSource, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-        PersistentVolumeSpec, SecretReference, VolumeResourceRequirements,
+        PersistentVolumeSpec, SecretReference, Service, VolumeResourceRequirements,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -46,19 +46,37 @@ pub fn claim(blueprint: &Blueprint<'_>) -> PersistentVolumeClaim {
     }
 }
 
-/// The volume, bound to the claim with `claim_uid`. The source of a volume cannot change, so an `observed` one keeps its
-/// own.
-pub fn persistent_volume(
-    blueprint: &Blueprint<'_>,
-    address: &str,
-    claim_uid: &str,
-    observed: Option<&PersistentVolume>,
-) -> PersistentVolume {
+/// A volume that lacks what only the API server gives: the Service's address and the claim's UID.
+#[derive(Clone, Debug)]
+pub struct UnboundVolume(PersistentVolume);
+
+impl UnboundVolume {
+    /// The volume, bound to the claim; `None` while the Service has no address.
+    pub fn bind(mut self, cache: &Service, claim: &PersistentVolumeClaim) -> Option<PersistentVolume> {
+        let address = cache.spec.as_ref()?.cluster_ip.as_deref().filter(|address| !address.is_empty())?;
+        let spec = self.0.spec.get_or_insert_default();
+        spec.claim_ref.get_or_insert_default().uid = claim.uid();
+        let attributes = spec.csi.get_or_insert_default().volume_attributes.get_or_insert_default();
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        attributes.entry(ATTRIBUTE_ENDPOINT.to_owned()).or_insert_with(|| format!("{host}:{WIRE_PORT}"));
+        Some(self.0)
+    }
+}
+
+/// The address that a volume sends mounts to.
+pub(super) fn address_of(volume: &PersistentVolume) -> Option<&str> {
+    let attributes = volume.spec.as_ref()?.csi.as_ref()?.volume_attributes.as_ref()?;
+    let (host, _) = attributes.get(ATTRIBUTE_ENDPOINT)?.rsplit_once(':')?;
+    Some(host.trim_matches(['[', ']']))
+}
+
+/// The source of a volume cannot change, so an `observed` one keeps its own.
+pub fn persistent_volume(blueprint: &Blueprint<'_>, observed: Option<&PersistentVolume>) -> UnboundVolume {
     let names = &blueprint.valid.names;
     let mut labels = names.labels(VOLUME);
     labels.insert(NAMESPACE_LABEL.into(), names.namespace.clone());
-    let source = observed.and_then(|v| v.spec.as_ref()?.csi.clone()).unwrap_or_else(|| source(blueprint, address));
-    PersistentVolume {
+    let source = observed.and_then(|v| v.spec.as_ref()?.csi.clone()).unwrap_or_else(|| source(blueprint));
+    UnboundVolume(PersistentVolume {
         metadata: ObjectMeta {
             name: Some(volume_name(&blueprint.uid())),
             labels: Some(labels),
@@ -72,7 +90,6 @@ pub fn persistent_volume(
                 kind: Some("PersistentVolumeClaim".into()),
                 namespace: Some(names.namespace.clone()),
                 name: Some(names.dataset.clone()),
-                uid: Some(claim_uid.to_owned()),
                 ..ObjectReference::default()
             }),
             csi: Some(source),
@@ -83,15 +100,12 @@ pub fn persistent_volume(
             ..PersistentVolumeSpec::default()
         }),
         ..PersistentVolume::default()
-    }
+    })
 }
 
-fn source(blueprint: &Blueprint<'_>, address: &str) -> CSIPersistentVolumeSource {
+fn source(blueprint: &Blueprint<'_>) -> CSIPersistentVolumeSource {
     let names = &blueprint.valid.names;
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let mut attributes: BTreeMap<String, String> =
-        [(ATTRIBUTE_DATASET.to_owned(), names.id()), (ATTRIBUTE_ENDPOINT.to_owned(), format!("{host}:{WIRE_PORT}"))]
-            .into();
+    let mut attributes: BTreeMap<String, String> = [(ATTRIBUTE_DATASET.to_owned(), names.id())].into();
     if let Some(readahead) = blueprint.valid_runtime.readahead {
         attributes.insert(ATTRIBUTE_READAHEAD.to_owned(), readahead.to_string());
     }
@@ -106,17 +120,4 @@ fn source(blueprint: &Blueprint<'_>, address: &str) -> CSIPersistentVolumeSource
         read_only: Some(true),
         ..CSIPersistentVolumeSource::default()
     }
-}
-
-/// Whether the two name each other: from then on nobody else can take either, and what is left (their phases) is the
-/// volume controller's formality.
-pub fn is_bound(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
-    let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
-    let lost = claim.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Lost"));
-    claim.metadata.deletion_timestamp.is_none()
-        && volume.metadata.deletion_timestamp.is_none()
-        && claim.metadata.uid.is_some()
-        && reference.is_some_and(|r| r.uid == claim.metadata.uid)
-        && claim.spec.as_ref().is_some_and(|s| s.volume_name.as_deref() == Some(&volume.name_any()))
-        && !lost
 }

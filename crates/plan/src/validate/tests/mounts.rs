@@ -41,7 +41,7 @@ fn the_whole_of_a_valid_dataset() {
     ];
     assert_eq!(got.mounts, expected);
     assert!(!format!("{got:?}").contains("hush"));
-    assert_eq!(secret_names(&dataset_of("a", &spec)), ["keys".to_owned()].into());
+    assert_eq!(dataset_of("a", &spec).spec.secret_names(), ["keys".to_owned()].into());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_secret_that_a_mount_does_without_is_not_asked_for() {
         "sharedEncryptOptions": [option("k", "no", "id")],
         "mounts": [{"mountPoint": "s3://b", "options": {"k": "plain"}}]
     });
-    assert!(secret_names(&dataset_of("a", &spec)).is_empty());
+    assert!(dataset_of("a", &spec).spec.secret_names().is_empty());
     assert_eq!(valid(&spec, &Secrets::new()).unwrap().mounts[0].options["k"], "plain");
 }
 

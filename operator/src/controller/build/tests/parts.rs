@@ -1,8 +1,9 @@
 //! What varies in the objects, a table for each part.
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+use penstock_placement::MemberList;
 
 use super::*;
+use crate::controller::plan::read_members;
 
 fn pod_spec(plans: &Plans) -> Value {
     json!(statefulset(&plans.blueprint()))["spec"]["template"]["spec"].clone()
@@ -167,39 +168,15 @@ fn replicas_are_those_of_the_plan_and_the_time_of_a_hand_over_is_kept() {
 fn what_a_volume_says_of_the_cache_never_changes_once_it_is_there() {
     let plans = Plans::full();
     let b = plans.blueprint();
-    let first = persistent_volume(&b, "198.19.0.7", "u", None);
-    assert_eq!(persistent_volume(&b, "198.19.0.8", "u", Some(&first)).spec, first.spec);
+    let first = bound_volume(&b, "198.19.0.7", None);
+    assert_eq!(bound_volume(&b, "198.19.0.8", Some(&first)).spec, first.spec);
     assert_eq!(cache_service(&b, Some("198.19.0.7")).spec.unwrap().cluster_ip.as_deref(), Some("198.19.0.7"));
-    let ipv6 = persistent_volume(&b, "fd00::7", "u", None);
+    let ipv6 = bound_volume(&b, "fd00::7", None);
     assert_eq!(json!(ipv6)["spec"]["csi"]["volumeAttributes"]["endpoint"], "[fd00::7]:9440");
     let plans = Plans::minimal();
-    let minimal = persistent_volume(&plans.blueprint(), "198.19.0.7", "u", None);
+    let minimal = bound_volume(&plans.blueprint(), "198.19.0.7", None);
     let expected = json!({"dataset": "ns/a", "endpoint": "198.19.0.7:9440"});
     assert_eq!(json!(minimal)["spec"]["csi"]["volumeAttributes"], expected);
-}
-
-#[test]
-fn claim_and_volume_are_bound_when_they_name_each_other_and_neither_is_going() {
-    let (plain, going) = (json!({}), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
-    for (claim_meta, volume_name, phase, volume_meta, claim_uid, bound) in [
-        (&plain, "v", "Pending", &plain, "u", true),
-        (&plain, "v", "Bound", &plain, "u", true),
-        (&plain, "v", "Lost", &plain, "u", false),
-        (&plain, "w", "Pending", &plain, "u", false),
-        (&plain, "v", "Pending", &plain, "other", false),
-        (&going, "v", "Bound", &plain, "u", false),
-        (&plain, "v", "Bound", &going, "u", false),
-    ] {
-        let mut claim =
-            json!({"metadata": claim_meta, "spec": {"volumeName": volume_name}, "status": {"phase": phase}});
-        claim["metadata"]["uid"] = json!("u");
-        let mut volume = json!({"metadata": volume_meta, "spec": {"claimRef": {"uid": claim_uid}}});
-        volume["metadata"]["name"] = json!("v");
-        let (claim, volume): (PersistentVolumeClaim, PersistentVolume) = (read(&claim), read(&volume));
-        assert_eq!(is_bound(&claim, &volume), bound, "{claim:?} {volume:?}");
-    }
-    // Before the API server has given it a UID, nothing names a claim.
-    assert!(!is_bound(&PersistentVolumeClaim::default(), &PersistentVolume::default()));
 }
 
 #[test]

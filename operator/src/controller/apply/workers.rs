@@ -1,0 +1,66 @@
+//! What running workers are told: their configuration, the member list, and who is to hand over.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt};
+use penstock_api::names::ANNOTATION_CONFIG_HASH;
+use penstock_plan::scaling::Scaling;
+
+use super::{
+    super::{
+        observed::{Seen, Worker},
+        plan::Serve,
+    },
+    Error,
+};
+use crate::{context::Context, worker_api::Fleet};
+
+/// `dataset` is `NS/NAME`.
+pub(in crate::controller) async fn tell(
+    dataset: String,
+    serve: &Serve,
+    seen: &Seen,
+    ctx: &Context,
+) -> Result<(), Error> {
+    refresh_pods(&serve.files.hash(), seen, ctx).await?;
+    let fleet = Fleet { dataset, peer_key: serve.keys.peer.clone() };
+    let (fleet, scaling) = (&fleet, &serve.scaling);
+    let told = seen.workers.iter().map(|worker| async move {
+        if let Err(error) = tell_worker(fleet, worker, scaling, ctx).await {
+            tracing::warn!(dataset = fleet.dataset, error, "a worker did not take the member list");
+        }
+    });
+    futures::future::join_all(told).await;
+    Ok(())
+}
+
+/// A worker re-reads its configuration when the projected volume changes, and the kubelet refreshes that at once when
+/// the pod changes.
+async fn refresh_pods(hash: &str, seen: &Seen, ctx: &Context) -> Result<(), Error> {
+    let applier = ctx.applier();
+    for Worker { pod, .. } in &seen.workers {
+        let known = pod.annotations().get(ANNOTATION_CONFIG_HASH).map(String::as_str);
+        if known == Some(hash) || pod.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let api = Api::<Pod>::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());
+        let patch = serde_json::json!({"metadata": {"annotations": {ANNOTATION_CONFIG_HASH: hash}}});
+        match applier.merge(&api, &pod.name_any(), &patch).await {
+            Err(error) if !error.is_race() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sends the member list to a worker that is behind it, then asks a leaving one to hand over. One that does not answer is
+/// asked again at the next pass.
+async fn tell_worker(fleet: &Fleet, worker: &Worker, scaling: &Scaling, ctx: &Context) -> Result<(), String> {
+    let (Some(addr), Some(stats)) = (worker.addr(), &worker.stats) else { return Ok(()) };
+    if stats.epoch < scaling.members.epoch {
+        ctx.workers.set_members(fleet, &addr, &scaling.members).await?;
+    }
+    if scaling.draining.contains(&worker.ordinal) {
+        ctx.workers.drain(fleet, &addr).await?;
+    }
+    Ok(())
+}
