@@ -9,7 +9,7 @@ use penstock_api::Dataset;
 use tokio::time::Instant;
 
 use crate::{
-    controller::{apply::Applier, events::EventRecorder, written::Written},
+    controller::{apply::Applier, complaints::Absences, events::EventRecorder, written::Written},
     metrics::Metrics,
     watches::Stores,
     worker_api::WorkerApi,
@@ -21,6 +21,7 @@ pub struct Context {
     pub secrets: SecretCache,
     pub written: Written,
     pub unbound: Unbound,
+    pub absences: Absences,
     pub workers: Arc<dyn WorkerApi>,
     pub recorder: EventRecorder,
     pub metrics: Arc<Metrics>,

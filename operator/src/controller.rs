@@ -4,12 +4,14 @@
 
 pub mod apply;
 pub mod build;
+pub mod complaints;
 mod deletion;
 mod dereference;
 pub mod events;
 mod observed;
 mod plan;
 mod reconcile;
+mod refusal;
 pub mod status;
 mod sweep;
 mod validate;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, SecretCache, Unbound},
+    controller::complaints::Absences,
     metrics::Metrics,
     tasks::{self, Tasks},
     watches::{self, Trigger, Triggers},
@@ -79,6 +82,7 @@ pub async fn run(
         secrets: SecretCache::default(),
         written: Written::default(),
         unbound: Unbound::default(),
+        absences: Absences::default(),
         workers,
         metrics,
         worker_image: settings.worker_image,

@@ -47,15 +47,12 @@ pub const RIGHTS: &[Right] = &[
     watched("policy", "poddisruptionbudgets", MANAGED),
     // Those that Datasets name are read, the workers' and the mounts' own are written; none is listed or watched.
     watched("", "secrets", &["get", "create", "patch", "delete"]),
+    // What Kubernetes says of pods that do not come up.
+    watched("", "events", &["list"]),
     // The patch touches an annotation of workers.
     watched("", "pods", &["list", "watch", "patch"]),
     watched("events.k8s.io", "events", &["create", "patch"]),
-    Right {
-        scope: Scope::Cluster,
-        group: "",
-        resource: "persistentvolumes",
-        verbs: &["list", "watch", "create", "patch", "delete"],
-    },
+    Right { scope: Scope::Cluster, group: "", resource: "persistentvolumes", verbs: MANAGED },
     Right { scope: Scope::Own, group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"] },
 ];
 

@@ -47,7 +47,7 @@ async fn a_pair_becomes_bound_with_all_its_objects_and_a_second_look_writes_noth
     // Another operator finds nothing to do, and the keys stay.
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.stop_operator().await;
-    bench.start_operator();
+    bench.start_operator().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(bench.metrics.writes(), 0);
     let again: Secret = bench.api("ns").get("a-worker").await.unwrap();

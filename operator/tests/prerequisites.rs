@@ -30,13 +30,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use common::{CRDS, FakeWorkers, wait_at_most};
+use common::{CRDS, FakeWorkers, OPERATOR, wait_at_most};
 
-const ACCOUNT: &str = "system:serviceaccount:penstock-system:penstock-operator";
 /// Longer than the operator leaves its rights unasked.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An operator in a process of its own, with the rights of [`ACCOUNT`].
+/// An operator in a process of its own, with the rights of [`OPERATOR`].
 struct Process {
     port: u16,
     guard: ChildGuard,
@@ -45,7 +44,7 @@ struct Process {
 impl Process {
     fn start(plane: &ControlPlane, name: &str) -> Self {
         let kubeconfig = plane.folder().join(format!("{name}.kubeconfig"));
-        std::fs::write(&kubeconfig, plane.kubeconfig_acting_as(ACCOUNT)).unwrap();
+        std::fs::write(&kubeconfig, plane.kubeconfig_acting_as(OPERATOR)).unwrap();
         let port = free_port().unwrap();
         let spawn = Spawn::new(env!("CARGO_BIN_EXE_penstock-operator"), plane.folder().join(format!("{name}.log")))
             .args(["--worker-image=penstock:test", "--namespace=default"])
@@ -85,7 +84,7 @@ impl Process {
     }
 }
 
-/// Gives [`ACCOUNT`] all rights of the table, but `without` a verb on a resource.
+/// Gives [`OPERATOR`] all rights of the table, but `without` a verb on a resource.
 async fn grant(client: &Client, without: Option<(&str, &str)>) {
     let granted = |right: &Right| PolicyRule {
         api_groups: Some(vec![right.group.into()]),

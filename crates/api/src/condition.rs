@@ -45,12 +45,16 @@ pub enum Reason {
     SecretNotFound,
     /// A Secret of an encryptOption lacks the key.
     SecretKeyNotFound,
+    /// A Secret of an encryptOption does not say that Datasets may use it.
+    SecretNotAllowed,
     /// An object of a name that is needed is there and is not Penstock's.
     NameTaken,
     /// The specification contradicts itself in a way that admission did not see.
     InvalidSpec,
-    /// The API server refused an object.
+    /// The API server refuses an object.
     ApplyFailed,
+    /// The volume is being made.
+    VolumePending,
 
     // Workers.
     /// 0 workers are asked for.
@@ -63,6 +67,12 @@ pub enum Reason {
     ImageUnavailable,
     /// A worker ends again and again.
     WorkerCrashing,
+    /// The API server refuses worker pods: a quota, Pod Security, a webhook.
+    PodsRefused,
+    /// The node of a worker runs no Penstock node plugin.
+    NodePluginMissing,
+    /// A volume of a worker cannot be mounted.
+    VolumeUnavailable,
     /// Workers are handing over before they go.
     Draining,
     /// A tier cannot be written, or its medium is smaller than its quota.

@@ -1,5 +1,6 @@
 //! Real servers and doubles for tests, the demo and the benchmarks.
 
+pub mod chart;
 pub mod control_plane;
 pub mod net;
 pub mod process;

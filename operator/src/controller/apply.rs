@@ -56,11 +56,7 @@ pub(super) async fn apply(
     match written.await {
         Ok(()) => {}
         Err(Error::Taken { kind, name }) => applied.refusal = Some(taken(&kind, &name, &dataset.name_any())),
-        Err(error) if error.is_refusal() => {
-            let message = format!("the API server refuses an object: {error}");
-            applied.refusal = Some(Invalid::new(Reason::ApplyFailed, message));
-        }
-        Err(error) => return Err(error),
+        Err(error) => applied.refusal = Some(error.refusal().ok_or(error)?),
     }
     Ok(applied)
 }

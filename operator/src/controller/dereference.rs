@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::{join_all, try_join_all};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
@@ -18,6 +19,7 @@ use penstock_wire::{
 };
 
 use super::{
+    complaints,
     observed::{KnownKeys, Observed, Seen, Worker, is_ours},
     written::Written,
 };
@@ -54,8 +56,9 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     (own.worker_secret, own.client_secret) = (worker_secret, client_secret);
     let keys = keys(&own);
     let fleet = keys.peer.clone().map(|peer_key| Fleet { dataset: names.id(), peer_key });
-    let workers = workers(ctx, &own, fleet.as_ref()).await;
-    Ok(Seen { runtime, rivals, secrets, own, keys, workers })
+    let (workers, events) =
+        tokio::join!(workers(ctx, &own, fleet.as_ref()), complaints::read(ctx, &own, Timestamp::now()));
+    Ok(Seen { runtime, rivals, secrets, own, keys, workers, events })
 }
 
 /// Reads what is watched; no request is made.

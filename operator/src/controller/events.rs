@@ -22,7 +22,7 @@ const BENIGN: [Reason; 7] = [
     Reason::Draining,
     Reason::DatasetNotFound,
     Reason::Deleting,
-    Reason::ApplyFailed,
+    Reason::VolumePending,
 ];
 
 /// What is worth an Event between two sets of conditions.
@@ -95,7 +95,8 @@ impl EventRecorder {
                 note.truncate(note.floor_char_boundary(1000));
                 let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
                 if let Err(error) = recorder.publish(&event, &regarding).await {
-                    tracing::debug!(%error, "an event was not recorded");
+                    let (kind, name) = (regarding.kind.unwrap_or_default(), regarding.name.unwrap_or_default());
+                    tracing::warn!(kind, name, reason = event.reason, %error, "an Event was not recorded");
                 }
             }
         });
@@ -154,9 +155,26 @@ mod tests {
             (vec![good.clone()], vec![starting], vec!["WorkersNotReady"]),
             (vec![], vec![bad.clone(), condition("Bound", "False", "SecretNotFound")], vec!["SecretNotFound"]),
             (vec![], vec![condition("Bound", "True", "Bound")], vec!["Bound"]),
+            (vec![], vec![condition("Bound", "False", "VolumePending")], vec![]),
+            (vec![], vec![condition("Bound", "False", "ApplyFailed")], vec!["ApplyFailed"]),
         ] {
             let got: Vec<_> = transitions(&old, &new).into_iter().map(|(_, reason, _)| reason).collect();
             assert_eq!(got, expected, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn what_someone_has_to_mend_is_a_warning_even_when_nothing_was_well_before() {
+        for reason in [
+            Reason::ApplyFailed,
+            Reason::PodsRefused,
+            Reason::NodePluginMissing,
+            Reason::VolumeUnavailable,
+            Reason::SecretNotAllowed,
+            Reason::Unschedulable,
+        ] {
+            let news = transitions(&[], &[condition("Ready", "False", reason.as_ref())]);
+            assert!(matches!(news.as_slice(), [(EventType::Warning, ..)]), "{reason}: {news:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Event, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{ResourceExt, api::PartialObjectMeta};
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub keys: KnownKeys,
     /// Worker pods, by ordinal.
     pub workers: Vec<Worker>,
+    /// Warnings about what does not come up.
+    pub events: Vec<Event>,
 }
 
 /// Our own objects of one Dataset, as far as they exist.

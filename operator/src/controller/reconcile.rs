@@ -115,7 +115,7 @@ async fn serve(dataset: &Dataset, names: &Names, users: &[String], ctx: &Context
 
     // 6. Status: users are told.
     let workers = plan::workers(&seen.workers);
-    let trouble = seen.own.pods.iter().find_map(|(_, pod)| status::pod_trouble(pod));
+    let trouble = status::trouble(&seen.own.pods, &seen.events);
     let view = View {
         names,
         dataset,
@@ -154,7 +154,7 @@ async fn set_up(
     };
     let volume = build::volume_objects(&blueprint, seen.own.cache.as_deref(), seen.own.volume.as_deref());
     let workers = (serve.stage == Stage::Workers).then(|| build::worker_objects(&blueprint));
-    let applied = apply::apply(dataset, volume, workers, &seen.own, ctx).await?;
+    let applied = Box::pin(apply::apply(dataset, volume, workers, &seen.own, ctx)).await?;
     if serve.stage == Stage::Workers && applied.refusal.is_none() {
         apply::tell_workers(pair.dataset.names.id(), serve, seen, ctx).await?;
     }
@@ -187,9 +187,11 @@ fn pause(view: &View<'_>) -> Duration {
     let troubled =
         stats().any(|s| s.mounts.iter().any(|m| m.trouble().is_some()) || s.tiers.iter().any(|t| t.trouble.is_some()));
     let draining = view.scaling.is_some_and(|s| !s.draining.is_empty());
+    // Why pods do not come up is not watched.
+    let incomplete = view.scaling.is_some_and(|s| (view.workers.len() as u32) < s.replicas) || view.trouble.is_some();
     if behind || draining || is_new {
         MOVING
-    } else if view.problem.is_some() || troubled {
+    } else if view.problem.is_some() || troubled || incomplete {
         MENDED
     } else if view.workers.is_empty() {
         QUIET

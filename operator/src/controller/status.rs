@@ -22,7 +22,7 @@ use penstock_wire::message::{MountHealth, Stats};
 use crate::names::selector_text;
 
 pub(super) use publish::{publish, publish_runtime};
-pub use trouble::{PodTrouble, pod_trouble};
+pub use trouble::{PodTrouble, is_stuck, trouble};
 
 /// All that the two statuses are computed from.
 #[derive(Clone, Debug)]

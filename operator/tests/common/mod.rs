@@ -19,18 +19,22 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, TypeMeta},
 };
 use parking_lot::Mutex;
 use penstock_api::{CacheRuntime, Dataset};
 use penstock_operator::{
     controller::{self, Settings},
     metrics::Metrics,
+    prerequisites::{self, Place},
     tasks::Ended,
     worker_api::{Fleet, WorkerApi},
 };
 use penstock_placement::MemberList;
-use penstock_testkit::control_plane::{ControlPlane, ControlPlaneOptions};
+use penstock_testkit::{
+    chart,
+    control_plane::{ControlPlane, ControlPlaneOptions, client_from},
+};
 use penstock_wire::message::Stats;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -38,6 +42,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+
+/// The account that the chart makes for the operator.
+pub(crate) const OPERATOR: &str = "system:serviceaccount:penstock-system:penstock-operator";
 
 /// Workers without processes: they answer what the test says, by address.
 #[derive(Default)]
@@ -95,16 +102,16 @@ impl Bench {
             addresses: AtomicU32::new(1),
             operator: None,
         };
-        bench.start_operator();
+        bench.start_operator().await;
         bench
     }
 
-    pub(crate) fn start_operator(&mut self) {
-        self.start_operator_of(None);
+    pub(crate) async fn start_operator(&mut self) {
+        self.start_operator_of(None).await;
     }
 
-    /// One that looks after `namespace` alone, if it is given.
-    pub(crate) fn start_operator_of(&mut self, namespace: Option<&str>) {
+    /// One that looks after `namespace` alone, if it is given, and has the rights that the chart gives it, no more.
+    pub(crate) async fn start_operator_of(&mut self, namespace: Option<&str>) {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
         let settings = Settings {
@@ -112,9 +119,36 @@ impl Bench {
             namespace: namespace.map(str::to_owned),
             watch_failed: Arc::default(),
         };
-        let run =
-            controller::run(self.client.clone(), settings, self.workers.clone(), self.metrics.clone(), stop.clone());
+        let client = self.operator_client(namespace).await;
+        let run = controller::run(client, settings, self.workers.clone(), self.metrics.clone(), stop.clone());
         self.operator = Some((stop, tokio::spawn(run)));
+    }
+
+    /// Grants the chart's roles, and nothing else, to the account that the client acts as.
+    async fn operator_client(&self, namespace: Option<&str>) -> Client {
+        let values: Vec<_> = namespace.iter().map(|namespace| format!("operator.watchNamespace={namespace}")).collect();
+        let granted = chart::roles(&values).unwrap();
+        if Api::<Namespace>::all(self.client.clone()).get_opt(chart::NAMESPACE).await.unwrap().is_none() {
+            self.namespace(chart::NAMESPACE).await;
+        }
+        for role in granted {
+            let types: TypeMeta = serde_json::from_value(role.clone()).unwrap();
+            let resource = ApiResource::from_gvk(&types.try_into().unwrap());
+            let name = role["metadata"]["name"].as_str().unwrap();
+            let api: Api<DynamicObject> = match role["metadata"]["namespace"].as_str() {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
+            };
+            api.patch(name, &PatchParams::apply("helm").force(), &Patch::Apply(&role)).await.unwrap();
+        }
+        let client = client_from(&self.plane.kubeconfig_acting_as(OPERATOR)).await.unwrap();
+        let place = Place { own: chart::NAMESPACE.into(), watched: namespace.map(str::to_owned) };
+        wait_for("the chart's rights", || async {
+            let missing = prerequisites::missing(&client, &place).await.unwrap();
+            missing.is_empty().then_some(())
+        })
+        .await;
+        client
     }
 
     pub(crate) async fn stop_operator(&mut self) {

@@ -80,13 +80,13 @@ pub(crate) async fn claim_and_volume_that_were_deleted_are_made_anew_for_each_ot
     let claim = bench.api::<PersistentVolumeClaim>(ns).get("a").await.unwrap();
 
     bench.delete::<PersistentVolumeClaim>(ns, "a").await;
-    bench.dataset_says(ns, "a", "Bound", "False", "ApplyFailed").await;
+    bench.dataset_says(ns, "a", "Bound", "False", "VolumePending").await;
     bench.release_claim(ns, "a").await;
     let after = bound_anew(bench, ns, claim.uid(), None).await;
     assert_eq!(after.uid(), before.uid());
 
     volumes.delete(&before.name_any(), &DeleteParams::default()).await.unwrap();
-    bench.dataset_says(ns, "a", "Bound", "False", "ApplyFailed").await;
+    bench.dataset_says(ns, "a", "Bound", "False", "VolumePending").await;
     // In the place of the controller manager.
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     volumes.patch(&before.name_any(), &PatchParams::default(), &patch).await.unwrap();

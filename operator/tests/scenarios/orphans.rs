@@ -69,7 +69,7 @@ async fn what_a_dataset_left_that_was_removed_by_force_is_swept_and_nothing_else
     ] {
         bench.apply::<ConfigMap>("ns", config_map(name, &labels)).await;
     }
-    bench.start_operator();
+    bench.start_operator().await;
 
     for service in ["a-worker", "a-cache"] {
         bench.gone::<Service>("ns", service).await;
@@ -119,7 +119,7 @@ async fn an_operator_of_one_namespace_leaves_the_volumes_of_others_alone() {
         volumes.create(&PostParams::default(), &lost_volume(name, namespace)).await.unwrap();
     }
 
-    bench.start_operator_of(Some("other"));
+    bench.start_operator_of(Some("other")).await;
     bench.pair("other", "a").await;
     bench.bound("other", "a").await;
     going::<PersistentVolume>(volumes.clone(), "lost-here").await;

@@ -8,11 +8,16 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use penstock_api::names::{FIELD_MANAGER, LABEL_DATASET};
+use penstock_plan::validate::Invalid;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    super::{observed::is_ours, written::Written},
+    super::{
+        observed::is_ours,
+        refusal::{is_refusal, sentence},
+        written::Written,
+    },
     compare::{fingerprint, is_current},
 };
 use crate::{metrics::Metrics, names::APPLIED_HASH};
@@ -54,9 +59,14 @@ impl Error {
         matches!(self, Self::Unseen { .. }) || self.status().is_some_and(|s| matches!(s.code, 404 | 409))
     }
 
-    /// The API server understood and refuses: the same request will not do later either.
-    pub fn is_refusal(&self) -> bool {
-        self.status().is_some_and(|s| matches!(s.code, 400 | 403 | 422)) && !self.is_terminating()
+    /// What the API server refuses, and would refuse again.
+    pub fn refusal(&self) -> Option<Invalid> {
+        match self {
+            Self::Request { source: kube::Error::Api(status), kind, name, .. } => {
+                (!self.is_terminating() && is_refusal(status)).then(|| sentence(kind, name, status))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn bound(view: &View<'_>) -> Finding {
         }
         Some(problem) => failed(kind, problem),
         None if view.bound => finding(kind, Some(true), Reason::Bound, "pods can mount it"),
-        None => finding(kind, Some(false), Reason::ApplyFailed, "its volume is being set up"),
+        None => finding(kind, Some(false), Reason::VolumePending, "its volume is being set up"),
     }
 }
 

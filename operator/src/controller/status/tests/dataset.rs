@@ -35,7 +35,7 @@ fn a_dataset_on_its_way_to_serving() {
             [lacks, lacks, SILENT],
             &["create it"],
         ),
-        ("not bound", fresh, Pending, ["False ApplyFailed", starts, SILENT], &["is being set up", "0 of 2"]),
+        ("not bound", fresh, Pending, ["False VolumePending", starts, SILENT], &["is being set up", "0 of 2"]),
         ("no pods", Scene::bound(), Bound, [BOUND, starts, SILENT], &["0 of 2 workers serve; they are starting"]),
         (
             "starting",
