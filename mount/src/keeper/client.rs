@@ -2,14 +2,17 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     time::Duration,
 };
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-    sockopt::{Timeout, set_socket_timeout, socket_peercred},
+    sockopt::{Timeout, set_socket_timeout},
 };
 
 use super::message::{self, Answer, Item, NEXT, PUT, REMOVE, Request};
@@ -44,12 +47,12 @@ impl Client {
         for direction in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&connection, direction, Some(PATIENCE))?;
         }
-        connect(&connection, &SocketAddrUnix::new(socket)?)?;
         // Descriptors are handed to root or to ourselves only.
-        let uid = socket_peercred(&connection)?.uid;
-        if !uid.is_root() && uid != rustix::process::geteuid() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{uid:?} listens there")));
+        let uid = std::fs::metadata(socket)?.uid();
+        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the socket is user {uid}'s")));
         }
+        connect(&connection, &SocketAddrUnix::new(socket)?)?;
         Ok(Self(connection))
     }
 
