@@ -10,6 +10,7 @@ mod data;
 mod env;
 mod install;
 mod readers;
+mod witnesses;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -26,6 +27,7 @@ pub use case::Case;
 pub use data::Tree;
 pub use env::Env;
 pub use readers::{Loop, checked_pass};
+pub use witnesses::Witnesses;
 
 /// Longer than any test takes on a busy machine of two cores.
 const LIMIT: Duration = Duration::from_mins(6);

@@ -18,6 +18,8 @@ pub const TOOLBOX: &str = "penstock.test/toolbox:e2e";
 pub const PENSTOCK: &str = "penstock.test/penstock:e2e";
 /// User and group of [`penstock`]'s programs: those of target `penstock` in `images/Dockerfile`.
 const PENSTOCK_USER: &str = "65532:65532";
+/// The same programs as another release: what differs is the tag, and a label and with it the digest.
+pub const PENSTOCK_NEXT: &str = "penstock.test/penstock:e2e-next";
 
 /// The image with Penstock's programs; `PENSTOCK_E2E_IMAGE` names another, for a cluster of one's own.
 pub fn penstock_name() -> String {
@@ -29,24 +31,20 @@ pub fn toolbox_name() -> String {
     std::env::var("PENSTOCK_E2E_TOOLBOX").unwrap_or_else(|_| TOOLBOX.into())
 }
 
-/// Writes an image with a shell and the usual small commands, for pods that read.
-pub fn toolbox(archive: &Path) -> Result<()> {
-    Image::new(TOOLBOX).base()?.busybox()?.write(archive)
+/// Writes an image with a shell, the usual small commands and these programs, for pods that read.
+pub fn toolbox(archive: &Path, programs: &[PathBuf]) -> Result<()> {
+    Image::new(TOOLBOX).base()?.busybox()?.programs(programs)?.write(archive)
 }
 
-/// Writes one image with these programs of ours in `/usr/bin` (named as their files) and a shell.
+/// Writes one image with these programs of ours and a shell, under two tags.
 pub fn penstock(archive: &Path, programs: &[PathBuf]) -> Result<()> {
-    let mut image = Image::new(PENSTOCK).user(PENSTOCK_USER).base()?.busybox()?;
-    for program in programs {
-        let name = program.file_name().context("a program's path ends in its name")?.to_string_lossy();
-        image = image.program(program, &format!("/usr/bin/{name}"))?;
-    }
-    image.write(archive)
+    Image::new(PENSTOCK).user(PENSTOCK_USER).also(PENSTOCK_NEXT).base()?.busybox()?.programs(programs)?.write(archive)
 }
 
 /// An image in the making.
 pub struct Image {
-    name: String,
+    /// With their tags.
+    names: Vec<String>,
     layer: Builder<Vec<u8>>,
     /// Paths in the layer (without the leading slash), so that none is there twice.
     paths: BTreeSet<PathBuf>,
@@ -58,13 +56,20 @@ impl Image {
     /// An empty image; `name` with its tag.
     pub fn new(name: &str) -> Self {
         let layer = Builder::new(Vec::new());
-        Self { name: name.into(), layer, paths: BTreeSet::new(), user: String::new(), entrypoint: Vec::new() }
+        Self { names: vec![name.into()], layer, paths: BTreeSet::new(), user: String::new(), entrypoint: Vec::new() }
     }
 
     /// User and group (`UID:GID`) of containers whose pods name none; root's when this is not called.
     #[must_use]
     pub fn user(mut self, user: &str) -> Self {
         user.clone_into(&mut self.user);
+        self
+    }
+
+    /// The same content under another name, with another digest.
+    #[must_use]
+    pub fn also(mut self, name: &str) -> Self {
+        self.names.push(name.into());
         self
     }
 
@@ -105,6 +110,15 @@ impl Image {
         }
     }
 
+    /// Programs of ours in `/usr/bin`, named as their files.
+    pub fn programs(mut self, sources: &[PathBuf]) -> Result<Self> {
+        for source in sources {
+            let name = source.file_name().context("a program's path ends in its name")?.to_string_lossy();
+            self = self.program(source, &format!("/usr/bin/{name}"))?;
+        }
+        Ok(self)
+    }
+
     /// A shell and the usual small commands in `/bin`.
     pub fn busybox(mut self) -> Result<Self> {
         let busybox = tools::busybox()?;
@@ -130,26 +144,22 @@ impl Image {
     pub fn write(self, archive: &Path) -> Result<()> {
         let layer = self.layer.into_inner()?;
         let diff = hex(&Sha256::digest(&layer));
-        let config = json!({
-            "architecture": architecture(),
-            "os": "linux",
-            "config": {"User": self.user, "Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/"},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff}")]},
-        })
-        .to_string();
-        let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
         let layer_name = format!("{diff}.tar");
-        let manifest = json!([{"Config": config_name, "RepoTags": [self.name], "Layers": [layer_name]}]).to_string();
+        let configs = self.names.iter().map(|name| config(name, &self.user, &self.entrypoint, &diff));
+        let configs: Vec<_> = configs.map(|text| (format!("{}.json", hex(&Sha256::digest(&text))), text)).collect();
+        let images = self.names.iter().zip(&configs);
+        let manifest = images
+            .map(|(name, (config, _))| json!({"Config": config, "RepoTags": [name], "Layers": [layer_name]}))
+            .collect::<serde_json::Value>()
+            .to_string();
         if let Some(folder) = archive.parent() {
             fs::create_dir_all(folder)?;
         }
         let file = File::create(archive).with_context(|| archive.display().to_string())?;
         let mut archive = Builder::new(std::io::BufWriter::new(file));
-        for (name, data) in [
-            (config_name.as_str(), config.as_bytes()),
-            (layer_name.as_str(), layer.as_slice()),
-            ("manifest.json", manifest.as_bytes()),
-        ] {
+        let configs = configs.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
+        let others = [(layer_name.as_str(), layer.as_slice()), ("manifest.json", manifest.as_bytes())];
+        for (name, data) in configs.chain(others) {
             archive.append(&header(EntryType::Regular, 0o644, name, data.len() as u64)?, data)?;
         }
         archive.into_inner()?.flush()?;
@@ -188,6 +198,23 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// The configuration of an image with one layer; its digest is the image's, so the label tells two tags apart.
+fn config(name: &str, user: &str, entrypoint: &[String], diff: &str) -> String {
+    json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {
+            "User": user,
+            "Entrypoint": entrypoint,
+            "Env": ["PATH=/bin:/usr/bin"],
+            "Labels": {"org.opencontainers.image.ref.name": name},
+            "WorkingDir": "/",
+        },
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff}")]},
+    })
+    .to_string()
 }
 
 fn header(kind: EntryType, mode: u32, path: &str, size: u64) -> Result<Header> {
@@ -292,14 +319,20 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_names_its_config_and_its_layer() {
+    fn an_archive_has_a_config_for_each_name_and_one_layer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.tar");
-        Image::new("penstock.test/x:1").text("/etc/deep/er/file", "hi").unwrap().write(&path).unwrap();
+        Image::new("penstock.test/x:1")
+            .also("penstock.test/x:2")
+            .text("/etc/deep/er/file", "hi")
+            .unwrap()
+            .write(&path)
+            .unwrap();
         let mut archive = tar::Archive::new(File::open(&path).unwrap());
         let names: Vec<_> =
             archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
-        assert_eq!(names.len(), 3);
-        assert_eq!(names[2], Path::new("manifest.json"));
+        assert_eq!(names.len(), 4);
+        assert_ne!(names[0], names[1]);
+        assert_eq!(names[3], Path::new("manifest.json"));
     }
 }

@@ -4,5 +4,7 @@ pub mod cluster;
 pub mod harness;
 pub mod image;
 pub mod kubectl;
+pub mod noise;
 pub mod pods;
+pub mod reader;
 pub mod s3;

@@ -161,6 +161,13 @@ pub async fn wait_ready(client: &Client, namespace: &str, name: &str, limit: Dur
     }
 }
 
+/// The Ready pods of a label selector.
+pub async fn ready(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let found = pods.list(&ListParams::default().labels(selector)).await?;
+    Ok(found.into_iter().filter(is_ready).collect())
+}
+
 /// Waits until at least `count` pods of a label selector are Ready.
 pub async fn wait_ready_count(
     client: &Client,
@@ -169,13 +176,28 @@ pub async fn wait_ready_count(
     count: usize,
     limit: Duration,
 ) -> Result<Vec<Pod>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     wait_for(&format!("{count} ready pods of {selector}"), limit, || async {
-        let found = pods.list(&ListParams::default().labels(selector)).await?;
-        let ready: Vec<Pod> = found.into_iter().filter(is_ready).collect();
+        let ready = ready(client, namespace, selector).await?;
         Ok((ready.len() >= count).then_some(ready))
     })
     .await
+}
+
+/// Waits until a pod's container is another one than `old` and the pod is Ready.
+pub async fn wait_restarted(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    old: &str,
+    limit: Duration,
+) -> Result<()> {
+    wait_for(&format!("{pod} to be started again"), limit, || async {
+        let (_, now) = container_id(client, namespace, pod, container).await?;
+        Ok((now != old).then_some(()))
+    })
+    .await?;
+    wait_ready(client, namespace, pod, limit).await.map(drop)
 }
 
 /// Deletes a pod without grace and waits until it is gone or replaced by a new one of its name.

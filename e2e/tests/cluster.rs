@@ -23,7 +23,7 @@ async fn a_cluster_runs_pods_joins_them_and_leaves_nothing_behind() -> Result<()
     }
     let folder = tempfile::tempdir()?;
     let toolbox = folder.path().join("toolbox.tar");
-    image::toolbox(&toolbox)?;
+    image::toolbox(&toolbox, &[])?;
     let begun = Instant::now();
     let cluster = Cluster::up(ClusterOptions { images: vec![toolbox], ..ClusterOptions::default() }).await?;
     eprintln!("up after {:?}", begun.elapsed());

@@ -79,6 +79,9 @@ pub(super) fn kubelet(node: &str, etc: &Path) -> String {
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
         "cgroupDriver": "cgroupfs",
+        // Tests kill a container again and again: the usual wait before its restart grows to five minutes.
+        "featureGates": {"KubeletCrashLoopBackOffMax": true},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         "cgroupRoot": format!("/{}", cgroup::name(node)),
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,

@@ -216,7 +216,7 @@ impl<'a> Case<'a> {
     pub(super) fn write_diagnostics(&self, error: &str) {
         let mut text = format!("{error}\n");
         let system = self.env.system_namespace();
-        let questions: [&[&str]; 7] = [
+        let questions: [&[&str]; 8] = [
             &["get", "datasets,cacheruntimes,statefulsets,pods,pvc,pv", "-o", "wide"],
             &["get", "datasets,cacheruntimes", "-o", "yaml"],
             &["describe", "pods"],
@@ -224,6 +224,7 @@ impl<'a> Case<'a> {
             &["logs", "-l", "app.kubernetes.io/component=worker", "--tail=100", "--prefix"],
             &["logs", "-n", system, "-l", "app.kubernetes.io/component=operator", "--tail=200"],
             &["logs", "-n", system, "-l", "app.kubernetes.io/component=mount", "--tail=100", "--prefix"],
+            &["logs", "-n", system, "-l", "app.kubernetes.io/component=keeper", "--tail=20", "--prefix"],
         ];
         for question in questions {
             let answer = self.kubectl(question).unwrap_or_else(|error| format!("{error:#}"));

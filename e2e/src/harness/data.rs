@@ -6,11 +6,14 @@ use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use crate::image::hex;
+use crate::noise::{noise, seed_of};
 use crate::s3::SeaweedFs;
 
 /// Files in a bucket, and what each of them must be.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
+    /// What [`Tree::store`] made its files of.
+    pub seed: u64,
     /// Path below the bucket, to length and SHA-256.
     pub files: BTreeMap<String, (usize, String)>,
 }
@@ -19,9 +22,9 @@ impl Tree {
     /// Makes the bucket and stores `files` (path and length), filled with noise that depends on path and `seed`. Blocks.
     pub fn store(s3: &SeaweedFs, bucket: &str, seed: u64, files: &[(&str, usize)]) -> Result<Self> {
         s3.create_bucket(bucket)?;
-        let mut tree = Self::default();
+        let mut tree = Self { seed, ..Self::default() };
         for (path, length) in files {
-            tree.put(s3, bucket, path, &noise(seed ^ u64::from(checksum(path)), *length))?;
+            tree.put(s3, bucket, path, &noise(seed_of(seed, path), *length))?;
         }
         Ok(tree)
     }
@@ -41,35 +44,12 @@ impl Tree {
     pub fn sums(&self, folder: &str) -> String {
         self.files.iter().flat_map(|(path, (_, sum))| [sum, "  ", folder, path, "\n"]).collect()
     }
-}
 
-fn checksum(text: &str) -> u32 {
-    text.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
-}
-
-/// Bytes that do not compress and differ everywhere (splitmix64).
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut data = Vec::with_capacity(length + 8);
-    while data.len() < length {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        data.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
-    }
-    data.truncate(length);
-    data
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn noise_has_its_length_and_depends_on_its_seed() {
-        assert_eq!(noise(1, 13).len(), 13);
-        assert_eq!(noise(1, 13), noise(1, 20)[..13]);
-        assert_ne!(noise(1, 100), noise(2, 100));
+    /// `LENGTH PATH` of each file, as `penstock-e2e-reader` reads it.
+    pub fn lengths(&self) -> String {
+        self.files
+            .iter()
+            .flat_map(|(path, (length, _))| [length.to_string(), " ".into(), path.clone(), "\n".into()])
+            .collect()
     }
 }

@@ -18,6 +18,8 @@ pub(super) const NAMESPACE: &str = "penstock-system";
 /// Folder of ready-built programs; Cargo builds them when it is not set.
 const PROGRAMS_VARIABLE: &str = "PENSTOCK_E2E_PROGRAMS";
 const PROGRAMS: [&str; 4] = ["penstock-operator", "penstock-worker", "penstock-mount", "penstock-keeper"];
+/// The program of pods that read and check all the while.
+const READER: &str = "penstock-e2e-reader";
 const DIGEST: &str = "penstock.dev/e2e-digest";
 
 /// Images to load into nodes, and what tells one build of Penstock from another.
@@ -36,7 +38,7 @@ pub(super) fn images(folder: &Path) -> Result<Images> {
     let digest = image::hex(&hash.finalize());
     let (penstock, toolbox) = (folder.join("penstock.tar"), folder.join("toolbox.tar"));
     image::penstock(&penstock, &programs)?;
-    image::toolbox(&toolbox)?;
+    image::toolbox(&toolbox, &[own_folder()?.join(READER)])?;
     Ok(Images { archives: vec![penstock, toolbox], digest: digest[..16].to_owned() })
 }
 
@@ -53,9 +55,15 @@ fn programs() -> Result<Vec<PathBuf>> {
 }
 
 /// The folder that this test program's own build went to.
-fn build() -> Result<PathBuf> {
+fn own_folder() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("the test program is in target/PROFILE/deps")?;
+    Ok(folder.to_owned())
+}
+
+/// Builds the programs; the folder that they are in.
+fn build() -> Result<PathBuf> {
+    let folder = own_folder()?;
     let mut cargo = tools::cargo()?;
     // As the tests are built: otherwise dependencies would have other features, and be built once more.
     cargo.args(["test", "--quiet", "--workspace", "--no-run"]);
@@ -63,7 +71,7 @@ fn build() -> Result<PathBuf> {
         cargo.arg("--release");
     }
     tools::run(&mut cargo)?;
-    Ok(folder.to_owned())
+    Ok(folder)
 }
 
 /// Installs the chart, or brings an installed one to this build. Returns when operator and node plugins are ready.

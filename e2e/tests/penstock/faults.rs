@@ -50,12 +50,7 @@ async fn kill_container(case: &Case<'_>, worker: &str) -> Result<()> {
     let client = case.env.client();
     let (node, id) = pods::container_id(&client, &case.namespace, worker, "worker").await?;
     case.env.cluster.kill_container(&node, &id)?;
-    wait_for(&format!("{worker} to be started again"), LIMIT, || async {
-        let (_, now) = pods::container_id(&client, &case.namespace, worker, "worker").await?;
-        Ok((now != id).then_some(()))
-    })
-    .await?;
-    pods::wait_ready(&client, &case.namespace, worker, LIMIT).await.map(drop)
+    pods::wait_restarted(&client, &case.namespace, worker, "worker", &id, LIMIT).await
 }
 
 pub(crate) async fn a_killed_operator_disturbs_no_reader_and_goes_on(case: &Case<'_>) -> Result<()> {

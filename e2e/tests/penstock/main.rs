@@ -9,6 +9,7 @@ mod quickstart;
 mod reads;
 mod says;
 mod scaling;
+mod upgrades;
 
 use std::process::ExitCode;
 
@@ -40,5 +41,9 @@ fn main() -> ExitCode {
         isolation::datasets_whose_joined_names_are_equal_read_their_own_data,
         isolation::an_inline_volume_of_a_stranger_is_refused,
         isolation::a_volume_with_a_wrong_key_shows_nothing,
+        upgrades::an_operator_that_dies_is_followed_by_its_standby,
+        upgrades::a_plugin_killed_ten_times_costs_readers_a_pause,
+        upgrades::a_deleted_plugin_pod_costs_readers_a_pause,
+        upgrades::a_killed_keeper_is_given_the_mounts_again,
     ])
 }

@@ -1,0 +1,118 @@
+//! Parts of Penstock that are replaced, moved or killed while readers on several nodes read: none of them sees an error
+//! or a wrong byte, and the UFS sends nothing again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use penstock_e2e::harness::{Case, Skip, Witnesses};
+use penstock_e2e::kubectl::wait_for;
+use penstock_e2e::pods;
+
+const LIMIT: Duration = Duration::from_mins(2);
+const DATASET: &str = "steady";
+const QUOTA: &str = "128Mi";
+const OPERATOR: &str = "app.kubernetes.io/component=operator";
+const PLUGIN: &str = "app.kubernetes.io/component=mount";
+const KEEPER: &str = "app.kubernetes.io/component=keeper";
+
+pub(crate) async fn an_operator_that_dies_is_followed_by_its_standby(case: &Case<'_>) -> Result<()> {
+    let (client, system) = (case.env.client(), case.env.system_namespace());
+    let witnesses = witnessed(case, 2, case.env.cluster.nodes()).await?;
+    pods::wait_ready_count(&client, system, OPERATOR, 2, LIMIT).await?;
+    let leader = leader(case).await?;
+    witnesses
+        .during("the leading operator is killed", async {
+            pods::kill(&client, system, &leader).await?;
+            case.kubectl(&["scale", "cacheruntime", DATASET, "--replicas=3"])?;
+            case.wait_workers(DATASET, 3).await
+        })
+        .await?;
+    ensure!(leader != self::leader(case).await?, "{leader} still leads");
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_plugin_killed_ten_times_costs_readers_a_pause(case: &Case<'_>) -> Result<()> {
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    let nodes = &case.env.cluster.nodes()[..2];
+    let witnesses = witnessed(case, 2, nodes).await?;
+    for time in 1..=10 {
+        let killed = killed(case, PLUGIN, "mount", &nodes[0]);
+        witnesses.during(&format!("the plugin's container is killed, time {time}"), killed).await?;
+    }
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_deleted_plugin_pod_costs_readers_a_pause(case: &Case<'_>) -> Result<()> {
+    let nodes = &case.env.cluster.nodes()[..2];
+    let witnesses = witnessed(case, 2, nodes).await?;
+    witnesses.during("the plugin's pod is deleted", replaced(case, PLUGIN, &nodes[0])).await?;
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_killed_keeper_is_given_the_mounts_again(case: &Case<'_>) -> Result<()> {
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    let nodes = &case.env.cluster.nodes()[..2];
+    let witnesses = witnessed(case, 2, nodes).await?;
+    witnesses.during("the keeper's container is killed", killed(case, KEEPER, "keeper", &nodes[0])).await?;
+    // What it was given again carries the next restart of the plugin.
+    witnesses.during("the plugin's container after it", killed(case, PLUGIN, "mount", &nodes[0])).await?;
+    witnesses.during("the keeper's pod is deleted", replaced(case, KEEPER, &nodes[0])).await?;
+    witnesses.during("the plugin's pod after it", replaced(case, PLUGIN, &nodes[0])).await?;
+    witnesses.stop().await
+}
+
+/// A Dataset of files of all kinds, warm in `replicas` workers, and a reader on each node.
+async fn witnessed<'a>(case: &'a Case<'a>, replicas: u32, nodes: &[String]) -> Result<Witnesses<'a>> {
+    let small: Vec<String> = (0..8).map(|index| format!("deep/er/small-{index}")).collect();
+    let mut files = vec![("a", 13_000_000), ("b", 9_000_000), ("deep/c", 4_194_304), ("deep/d", 777_777), ("e", 1)];
+    files.extend(small.iter().map(|path| (path.as_str(), 60_001)));
+    let tree = case.store(&files)?;
+    case.serve(DATASET, replicas, QUOTA).await?;
+    Witnesses::start(case, DATASET, &tree, nodes).await
+}
+
+/// The pod of the operator that leads.
+async fn leader(case: &Case<'_>) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(case.env.client(), case.env.system_namespace());
+    wait_for("an operator to lead", LIMIT, || async {
+        let holder = leases.get("penstock-operator").await?.spec.and_then(|spec| spec.holder_identity);
+        Ok(holder.and_then(|holder| Some(holder.split_once('_')?.0.to_owned())))
+    })
+    .await
+}
+
+/// SIGKILL for the container of Penstock's pod on a node; returns when its successor is ready.
+async fn killed(case: &Case<'_>, selector: &str, container: &str, node: &str) -> Result<()> {
+    let (client, system) = (case.env.client(), case.env.system_namespace());
+    let found = pods_on(case, system, selector, node).await?;
+    let pod = found.first().with_context(|| format!("no pod of {selector} on {node}"))?;
+    let (node, id) = pods::container_id(&client, system, pod, container).await?;
+    case.env.cluster.kill_container(&node, &id)?;
+    pods::wait_restarted(&client, system, pod, container, &id, LIMIT).await
+}
+
+/// Deletes Penstock's pod on a node as `kubectl delete` does; returns when its successor is ready.
+async fn replaced(case: &Case<'_>, selector: &str, node: &str) -> Result<()> {
+    let (client, system) = (case.env.client(), case.env.system_namespace());
+    let found = pods_on(case, system, selector, node).await?;
+    let old = found.first().with_context(|| format!("no pod of {selector} on {node}"))?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), system);
+    pods.delete(old, &DeleteParams::default()).await?;
+    wait_for(&format!("a successor of {old}"), LIMIT, || async {
+        let ready = pods::ready(&client, system, selector).await?;
+        let there = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+        Ok(ready.iter().any(|pod| there(pod) && pod.name_any() != *old).then_some(()))
+    })
+    .await
+}
+
+/// Names of the pods on a node.
+async fn pods_on(case: &Case<'_>, namespace: &str, selector: &str, node: &str) -> Result<Vec<String>> {
+    let pods: Api<Pod> = Api::namespaced(case.env.client(), namespace);
+    let params = ListParams::default().labels(selector).fields(&format!("spec.nodeName={node}"));
+    Ok(pods.list(&params).await?.iter().map(ResourceExt::name_any).collect())
+}
