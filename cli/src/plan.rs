@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use penstock_plan::{
     Keys, config,
-    validate::{self, Invalid, SecretData, ValidTier},
+    validate::{self, Invalid, NamedSecret, SecretData, UsableBy, ValidTier},
 };
 use penstock_wire::config::{MEMBERS_FILE, WORKER_FILE, WorkerConfig};
 
@@ -24,7 +24,9 @@ pub(crate) struct LocalPlan {
 }
 
 pub(crate) fn plan(manifest: &Manifest, keys: &Keys) -> Result<LocalPlan, Invalid> {
-    let secrets = manifest.secrets.iter().map(|(name, data)| (name.clone(), SecretData(data.clone()))).collect();
+    // Secrets and Dataset come from one hand.
+    let secret = |data: &BTreeMap<_, _>| NamedSecret { data: SecretData(data.clone()), usable_by: UsableBy::All };
+    let secrets = manifest.secrets.iter().map(|(name, data)| (name.clone(), secret(data))).collect();
     validate::bind(&manifest.dataset, [&manifest.runtime], &[&manifest.dataset])?;
     let dataset = validate::dataset(&manifest.dataset, &secrets)?;
     let runtime = validate::runtime(&manifest.runtime)?;

@@ -15,12 +15,15 @@ fn with_secret(name: &str) -> Value {
     dataset
 }
 
-fn secret(key: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": {key: "hush"}})
+fn secret(usable_by: &str, key: &str) -> Value {
+    let labels = json!({"penstock.dev/usable-by-datasets": usable_by});
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3", "labels": labels}, "stringData": {key: "hush"}
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_secret_and_a_missing_key_are_named_and_mended() {
+async fn a_missing_secret_one_of_others_and_a_missing_key_are_named_and_mended() {
     let bench = Bench::start().await;
     bench.namespace("ns").await;
     bench.apply::<Dataset>("ns", with_secret("a")).await;
@@ -28,12 +31,17 @@ async fn a_missing_secret_and_a_missing_key_are_named_and_mended() {
     let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretNotFound").await;
     assert!(message.contains("'s3'") && message.contains("secretAccessKey"), "{message}");
 
-    bench.apply::<Secret>("ns", secret("other")).await;
-    let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretKeyNotFound").await;
-    assert!(message.contains("'secret'") && message.contains("other"), "{message}");
+    bench.apply::<Secret>("ns", secret("b", "other")).await;
+    let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretNotAllowed").await;
+    assert!(message.contains("kubectl label secret s3 penstock.dev/usable-by-datasets=a"), "{message}");
 
     bench.delete::<Secret>("ns", "s3").await;
-    bench.apply::<Secret>("ns", secret("secret")).await;
+    bench.apply::<Secret>("ns", secret("a", "other")).await;
+    let message = bench.dataset_says("ns", "a", "Ready", "False", "SecretKeyNotFound").await;
+    assert!(message.contains("'secret'") && !message.contains("other"), "{message}");
+
+    bench.delete::<Secret>("ns", "s3").await;
+    bench.apply::<Secret>("ns", secret("a", "secret")).await;
     // Within the time that a Secret is remembered.
     let worker: Secret = bench.there("ns", "a-worker").await;
     assert_eq!(worker.data.unwrap()["ufs-0-secretAccessKey"].0, b"hush");

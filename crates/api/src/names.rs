@@ -25,6 +25,9 @@ pub const COMPONENT_WORKER: &str = "worker";
 /// Annotation on worker pods: hash of the configuration that asks for a restart when it changes.
 pub const ANNOTATION_CONFIG_HASH: &str = "penstock.dev/config-hash";
 
+/// On a Secret: `true` when every Dataset of the namespace may use it, or the name of the one that may.
+pub const LABEL_USABLE_BY_DATASETS: &str = "penstock.dev/usable-by-datasets";
+
 /// Name of the CSI driver.
 pub const CSI_DRIVER: &str = "csi.penstock.dev";
 /// Volume attribute: `NAMESPACE/NAME` of the Dataset.

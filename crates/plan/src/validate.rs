@@ -3,6 +3,7 @@
 
 mod binding;
 mod mounts;
+mod secrets;
 mod tiers;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -15,6 +16,7 @@ use crate::names::Names;
 
 pub use binding::{Claim, bind, dataset_of};
 use mounts::uncovered_local_mount;
+pub use secrets::{NamedSecret, UsableBy};
 
 /// What is wrong, in one sentence that names field, value and mend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +52,7 @@ impl fmt::Debug for SecretData {
 }
 
 /// The Secrets that a Dataset names, by name; those that do not exist are absent.
-pub type Secrets = BTreeMap<String, SecretData>;
+pub type Secrets = BTreeMap<String, NamedSecret>;
 
 /// A Dataset and the CacheRuntime that serves it.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +130,7 @@ pub fn dataset(dataset: &Dataset, secrets: &Secrets) -> Result<ValidDataset, Inv
     let owner = dataset.spec.owner.unwrap_or_default();
     Ok(ValidDataset {
         names: Names::new(dataset.namespace().unwrap_or_else(|| "default".into()), name),
-        mounts: mounts::validate(&dataset.spec, secrets)?,
+        mounts: mounts::validate(dataset, secrets)?,
         revalidate,
         uid: owner.uid,
         gid: owner.gid,

@@ -114,7 +114,7 @@ impl<'a> Case<'a> {
     /// The Secret with the S3 server's keys: name `s3`.
     pub fn secret_yaml(&self) -> String {
         format!(
-            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s3}}\nstringData: {{access-key: {}, secret-key: {}}}\n",
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s3, labels: {{penstock.dev/usable-by-datasets: 'true'}}}}\nstringData: {{access-key: {}, secret-key: {}}}\n",
             SeaweedFs::ACCESS_KEY,
             SeaweedFs::SECRET_KEY
         )

@@ -29,7 +29,12 @@ fn dataset(name: &str, mount: &str) -> String {
 
 fn secret(name: &str, keys: &[(&str, &str)]) -> String {
     let data: Vec<_> = keys.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-    format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{{}}}\n", data.join(", "))
+    format!(
+        "---\napiVersion: v1\nkind: Secret\n\
+         metadata: {{name: {name}, labels: {{penstock.dev/usable-by-datasets: 'true'}}}}\n\
+         stringData: {{{}}}\n",
+        data.join(", ")
+    )
 }
 
 const SMALL: &str = "{mediumType: MEM, quota: 32Mi}";
@@ -68,7 +73,7 @@ pub(crate) async fn an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused(ca
     case.wait_workers(&long[..45], 1).await
 }
 
-pub(crate) async fn a_missing_secret_and_a_missing_key_are_named(case: &Case<'_>) -> Result<()> {
+pub(crate) async fn a_missing_secret_one_without_the_label_and_a_missing_key_are_named(case: &Case<'_>) -> Result<()> {
     let before = operator_restarts(case).await?;
     case.store(&[("x", 1000)])?;
     case.apply(&[case.dataset_yaml("a"), runtime("a", SMALL)].concat()).await?;
@@ -76,8 +81,12 @@ pub(crate) async fn a_missing_secret_and_a_missing_key_are_named(case: &Case<'_>
     for kind in ["Dataset", "CacheRuntime"] {
         complains(case, kind, "a", Said::no("Ready", "SecretNotFound", &words)).await?;
     }
+    let unlabelled = secret("s3", &[ACCESS_KEY, ("secretkey", "hush")]).replace("'true'", "'another'");
+    case.apply(&unlabelled).await?;
+    let words = ["'access-key'", "Secret 's3'", "kubectl label secret s3 penstock.dev/usable-by-datasets=a"];
+    complains(case, "Dataset", "a", Said::no("Ready", "SecretNotAllowed", &words)).await?;
     case.apply(&secret("s3", &[ACCESS_KEY, ("secretkey", "hush")])).await?;
-    let words = ["spec.mounts[0]", "'secret-key'", "Secret 's3'", "access-key, secretkey", "add it"];
+    let words = ["spec.mounts[0]", "'secret-key'", "Secret 's3'", "add it"];
     for kind in ["Dataset", "CacheRuntime"] {
         complains(case, kind, "a", Said::no("Ready", "SecretKeyNotFound", &words)).await?;
     }

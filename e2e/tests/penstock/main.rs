@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         changes::a_dataset_in_use_waits_and_names_the_pod,
         changes::deleting_in_any_order_leaves_nothing,
         bad_input::an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused,
-        bad_input::a_missing_secret_and_a_missing_key_are_named,
+        bad_input::a_missing_secret_one_without_the_label_and_a_missing_key_are_named,
         bad_input::wrong_credentials_an_unreachable_endpoint_and_a_missing_bucket_are_named,
         bad_input::a_claim_of_somebody_elses_is_left_alone,
         bad_input::of_two_runtimes_for_one_dataset_one_serves_and_the_other_is_told,

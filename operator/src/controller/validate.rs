@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
 use penstock_api::{CacheRuntime, Dataset};
-use penstock_plan::validate::{self, Invalid, SecretData, Secrets, ValidPair};
+use penstock_plan::validate::{self, Invalid, Secrets, ValidPair};
 
 use super::observed::Seen;
 
@@ -27,8 +26,5 @@ pub(super) fn validate(dataset: &Dataset, seen: &Seen) -> Validated {
 }
 
 fn secrets(seen: &Seen) -> Secrets {
-    let data = |secret: &Secret| {
-        SecretData(secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect())
-    };
-    seen.secrets.iter().map(|(name, secret)| (name.clone(), data(secret))).collect()
+    seen.secrets.iter().map(|(name, secret)| (name.clone(), secret.as_ref().into())).collect()
 }

@@ -64,7 +64,10 @@ pub(crate) async fn mounts_change_without_a_restart(bench: &Bench) {
 }
 
 fn keys(value: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": {"secret": value}})
+    let labels = json!({"penstock.dev/usable-by-datasets": "true"});
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3", "labels": labels}, "stringData": {"secret": value}
+    })
 }
 
 pub(crate) async fn a_secret_that_goes_and_comes_back_takes_readiness_with_it(bench: &Bench) {

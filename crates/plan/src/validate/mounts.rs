@@ -1,11 +1,13 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::VolumeMount;
-use penstock_api::{DatasetSpec, Mount, Reason, SCHEMES, SecretKeySelector};
+use kube::ResourceExt;
+use penstock_api::{Dataset, Mount, SCHEMES};
 
-use super::{Invalid, SecretData, Secrets, ValidDataset, ValidMount};
+use super::{Invalid, Secrets, ValidDataset, ValidMount, secrets};
 
-pub(super) fn validate(spec: &DatasetSpec, secrets: &Secrets) -> Result<Vec<ValidMount>, Invalid> {
+pub(super) fn validate(dataset: &Dataset, named: &Secrets) -> Result<Vec<ValidMount>, Invalid> {
+    let (spec, name) = (&dataset.spec, dataset.name_any());
     if spec.mounts.is_empty() {
         return Err(Invalid::spec("spec.mounts is empty; name at least one mountPoint"));
     }
@@ -21,7 +23,7 @@ pub(super) fn validate(spec: &DatasetSpec, secrets: &Secrets) -> Result<Vec<Vali
             )));
         }
         let (options, keys) = spec.effective_options(mount);
-        let secret_options = secret_options(&field, &keys, secrets)?;
+        let secret_options = secrets::options(&name, &field, &keys, named)?;
         valid.push(ValidMount { source: mount.mount_point.clone(), path, options, secret_options });
     }
     Ok(valid)
@@ -53,32 +55,6 @@ fn path(field: &str, mount: &Mount) -> Result<String, Invalid> {
     Err(Invalid::spec(format!(
         "{field}.path '{path}' is not an absolute path without '.', '..' and empty parts; write one such as /data"
     )))
-}
-
-fn secret_options(
-    field: &str,
-    keys: &BTreeMap<String, SecretKeySelector>,
-    secrets: &Secrets,
-) -> Result<SecretData, Invalid> {
-    let mut values = BTreeMap::new();
-    for (option, key) in keys {
-        let at = format!("{field}: option '{option}' takes its value from key '{}' of Secret '{}'", key.key, key.name);
-        let Some(secret) = secrets.get(&key.name) else {
-            return Err(Invalid::new(
-                Reason::SecretNotFound,
-                format!("{at}, which does not exist; create it in the Dataset's namespace or mend encryptOptions"),
-            ));
-        };
-        let Some(value) = secret.0.get(&key.key) else {
-            let there: Vec<_> = secret.0.keys().map(String::as_str).collect();
-            return Err(Invalid::new(
-                Reason::SecretKeyNotFound,
-                format!("{at}, which has no such key (it has: {}); add it or mend encryptOptions", there.join(", ")),
-            ));
-        };
-        values.insert(option.clone(), value.clone());
-    }
-    Ok(SecretData(values))
 }
 
 /// In Kubernetes a `local://` path exists in the worker only where a volume is mounted: the error for the first that is

@@ -95,6 +95,7 @@ fn only_what_is_wrong_is_a_failure_and_what_is_missing_is_waited_for() {
         (Reason::RuntimeTaken, true),
         (Reason::SecretNotFound, true),
         (Reason::SecretKeyNotFound, true),
+        (Reason::SecretNotAllowed, true),
         (Reason::NameTaken, true),
         (Reason::InvalidSpec, false),
         (Reason::ApplyFailed, false),

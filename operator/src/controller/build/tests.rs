@@ -4,7 +4,7 @@ use penstock_placement::{Member, MemberList};
 use penstock_plan::{
     config,
     scaling::Step,
-    validate::{self, SecretData, Secrets},
+    validate::{self, NamedSecret, SecretData, Secrets, UsableBy},
 };
 use penstock_wire::Credential;
 use serde::de::DeserializeOwned;
@@ -38,7 +38,8 @@ impl Plans {
     fn new(dataset: &Value, runtime: &Value) -> Self {
         let dataset: Dataset = read(dataset);
         let runtime: CacheRuntime = read(runtime);
-        let secret = SecretData([("secret".to_owned(), SECRET.as_bytes().to_vec())].into());
+        let data = SecretData([("secret".to_owned(), SECRET.as_bytes().to_vec())].into());
+        let secret = NamedSecret { data, usable_by: UsableBy::All };
         let secrets: Secrets = [("s3-keys".to_owned(), secret)].into();
         let valid = validate::dataset(&dataset, &secrets).unwrap();
         let valid_runtime = validate::runtime(&runtime).unwrap();

@@ -1,3 +1,5 @@
+use k8s_openapi::api::core::v1::Secret;
+
 use super::*;
 
 fn valid(spec: &Value, secrets: &Secrets) -> Result<ValidDataset, Invalid> {
@@ -6,7 +8,8 @@ fn valid(spec: &Value, secrets: &Secrets) -> Result<ValidDataset, Invalid> {
 
 fn secrets() -> Secrets {
     let data = [("id", "me"), ("secret", "hush")].map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec()));
-    [("keys".to_owned(), SecretData(data.into()))].into()
+    let data = SecretData(data.into());
+    [("keys".to_owned(), NamedSecret { data, usable_by: UsableBy::All })].into()
 }
 
 fn option(name: &str, secret: &str, key: &str) -> Value {
@@ -92,26 +95,55 @@ fn mounts_appear_at_plain_paths_that_no_other_has() {
 }
 
 #[test]
-fn a_secret_or_a_key_that_is_missing_is_named_with_what_is_there() {
+fn a_secret_or_a_key_that_is_missing_is_named_and_no_other_key() {
     let (secret, key) = (Reason::SecretNotFound, Reason::SecretKeyNotFound);
     for (shared, own, reason, words) in [
         (vec![], vec![option("k", "no", "id")], secret, ["spec.mounts[0]: option 'k'", "Secret 'no'", "create it"]),
-        (vec![option("k", "no", "id")], vec![], secret, ["option 'k'", "Secret 'no'", "mend encryptOptions"]),
+        (vec![option("k", "no", "id")], vec![], secret, ["option 'k'", "Secret 'no'", "correct encryptOptions"]),
         (
             vec![],
             vec![option("k", "keys", "x")],
             key,
-            ["option 'k'", "key 'x' of Secret 'keys'", "(it has: id, secret)"],
+            ["option 'k'", "key 'x' of Secret 'keys'", "no such key; add it"],
         ),
-        (vec![option("k", "keys", "x")], vec![], key, ["spec.mounts[0]", "key 'x'", "add it or mend encryptOptions"]),
+        (
+            vec![option("k", "keys", "x")],
+            vec![],
+            key,
+            ["spec.mounts[0]", "key 'x'", "add it or correct encryptOptions"],
+        ),
         // The mount's own wins, so that the shared one is not missed.
         (vec![option("k", "no", "id")], vec![option("k", "keys", "x")], key, ["'k'", "'x'", "add it"]),
     ] {
         let mounts = json!([{"mountPoint": "s3://b", "encryptOptions": own}]);
         let spec = json!({"sharedEncryptOptions": shared, "mounts": mounts});
         let got = valid(&spec, &secrets());
-        assert!(!got.as_ref().unwrap_err().message.contains("hush"));
+        let message = &got.as_ref().unwrap_err().message;
+        assert!(!message.contains("hush") && !message.contains("id, "), "{message}");
         refused(&spec.to_string(), got, reason, words);
+    }
+}
+
+#[test]
+fn a_secret_is_used_only_where_its_label_says_so() {
+    let spec = json!({"mounts": [{"mountPoint": "s3://b", "encryptOptions": [option("k", "keys", "id")]}]});
+    for (labels, allowed) in [
+        (json!({}), false),
+        (json!({"penstock.dev/usable-by-datasets": "true"}), true),
+        (json!({"penstock.dev/usable-by-datasets": "a"}), true),
+        (json!({"penstock.dev/usable-by-datasets": "b"}), false),
+        (json!({"penstock.dev/usable-by-datasets": "false"}), false),
+        (json!({"penstock.dev/usable-by-datasets": ""}), false),
+    ] {
+        let secret = json!({"metadata": {"name": "keys", "labels": labels}, "data": {"id": "aHVzaA=="}});
+        let secret: Secret = serde_json::from_value(secret).unwrap();
+        let got = valid(&spec, &[("keys".to_owned(), NamedSecret::from(&secret))].into());
+        if allowed {
+            assert_eq!(got.unwrap().mounts[0].secret_options.0["k"], b"hush", "{labels}");
+        } else {
+            let mend = "kubectl label secret keys penstock.dev/usable-by-datasets=a";
+            refused(&labels.to_string(), got, Reason::SecretNotAllowed, ["option 'k'", "Secret 'keys'", mend]);
+        }
     }
 }
 
