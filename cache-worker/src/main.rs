@@ -25,10 +25,10 @@ struct Args {
     #[arg(long)]
     id: String,
     /// Address of the wire protocol.
-    #[arg(long, default_value = "0.0.0.0:9440")]
+    #[arg(long, default_value = "[::]:9440")]
     listen: String,
     /// Address of /healthz, /readyz and /metrics.
-    #[arg(long, default_value = "0.0.0.0:9441")]
+    #[arg(long, default_value = "[::]:9441")]
     http: String,
     /// Directory for worker.sock, by which the node's mounts get descriptors of cached files.
     #[arg(long)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use penstock_store::{Store, TierOptions};
-use penstock_wire::{Pool, config::SOCKET_FILE, message::Role, serve};
+use penstock_wire::{Pool, config::SOCKET_FILE, listen, message::Role, serve};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
@@ -191,7 +191,7 @@ async fn again(pause: Duration, times: usize, store: Store, work: fn(&Store) -> 
 }
 
 async fn bind(address: &str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address: address.to_owned(), source })
+    listen(address).await.map_err(|source| RunError::Listen { address: address.to_owned(), source })
 }
 
 /// Without its socket a worker serves its node over TCP like any other.

@@ -9,6 +9,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use penstock_wire::listen;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ pub struct HttpServer {
 impl HttpServer {
     /// Takes the port; 0 takes a free one.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(&address.to_string()).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
