@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
-    controller::{self, Settings},
+    controller::{self, Settings, build::WorkerDefaults},
     http::HttpServer,
     lease::{LeaderElection, Timing},
     metrics::Metrics,
@@ -74,8 +74,12 @@ async fn lead(
     let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease_name, &identity, Timing::default());
     let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return Ok(()) };
     let ended = stop.child_token();
-    let settings =
-        Settings { worker_image: args.worker_image.clone(), namespace: args.watch_namespace.clone(), watch_failed };
+    let settings = Settings {
+        worker_image: args.worker_image.clone(),
+        worker_defaults: WorkerDefaults { pull_secrets: args.worker_image_pull_secrets.clone(), ids: args.worker_ids },
+        namespace: args.watch_namespace.clone(),
+        watch_failed,
+    };
     let control = async {
         let workers = Arc::new(WireWorkers::default());
         let controlled = controller::run(client, settings, workers, metrics, ended.clone()).await;

@@ -9,7 +9,9 @@ use penstock_api::Dataset;
 use tokio::time::Instant;
 
 use crate::{
-    controller::{apply::Applier, complaints::Absences, events::EventRecorder, written::Written},
+    controller::{
+        apply::Applier, build::WorkerDefaults, complaints::Absences, events::EventRecorder, written::Written,
+    },
     metrics::Metrics,
     watches::Stores,
     worker_api::WorkerApi,
@@ -27,6 +29,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Image of workers whose runtime names none.
     pub worker_image: String,
+    pub worker_defaults: WorkerDefaults,
 }
 
 impl Context {

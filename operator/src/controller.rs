@@ -51,6 +51,8 @@ const CONCURRENCY: u16 = 24;
 pub struct Settings {
     /// Image of workers whose runtime names none.
     pub worker_image: String,
+    /// What else workers have whose runtime does not say.
+    pub worker_defaults: build::WorkerDefaults,
     /// The one namespace to look after; all when absent.
     pub namespace: Option<String>,
     /// Told when a watch fails.
@@ -86,6 +88,7 @@ pub async fn run(
         workers,
         metrics,
         worker_image: settings.worker_image,
+        worker_defaults: settings.worker_defaults,
     });
     let (datasets, runtimes) = split(triggers, &ctx, &mut tasks);
     tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));

@@ -16,5 +16,6 @@ pub mod readiness;
 pub mod rights;
 pub mod tasks;
 pub mod telemetry;
+pub mod uninstall;
 pub mod watches;
 pub mod worker_api;

@@ -15,7 +15,7 @@ use kube::{
     client::Body,
 };
 use penstock_operator::{
-    controller::{self, Settings},
+    controller::{self, Settings, build::WorkerDefaults},
     metrics::Metrics,
     rights::{RIGHTS, Right},
 };
@@ -156,7 +156,12 @@ async fn a_watch_that_panics_ends_the_controller_and_is_named() {
         std::future::pending::<Result<http::Response<Body>, std::io::Error>>().await
     });
     let client = Client::new(api_server, "default");
-    let settings = Settings { worker_image: "penstock:test".into(), namespace: None, watch_failed: Arc::default() };
+    let settings = Settings {
+        worker_image: "penstock:test".into(),
+        worker_defaults: WorkerDefaults::default(),
+        namespace: None,
+        watch_failed: Arc::default(),
+    };
     let (workers, metrics) = (Arc::new(FakeWorkers::default()), Arc::new(Metrics::default()));
     let ended = controller::run(client, settings, workers, metrics, CancellationToken::new()).await.unwrap_err();
     assert_eq!(ended.task, "watch of pods");

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Affinity, CSIVolumeSource, EmptyDirVolumeSource, EnvVar, EphemeralVolumeSource, HostPathVolumeSource,
-        LocalObjectReference, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, ResourceRequirements,
-        Toleration, Volume, VolumeMount,
+        LocalObjectReference, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+        ResourceRequirements, Toleration, Volume, VolumeMount,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -119,12 +119,23 @@ pub struct Worker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
 
-    /// Secrets to pull the image with.
+    /// Secrets to pull the image with. Default: those that the operator was installed with, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// CPU and memory of a worker. The quotas of MEM tiers are added to the memory request and limit.
+    /// Who workers are to the platform, for stores that grant rights to ServiceAccounts (IRSA, workload identity).
+    #[serde(default, skip_serializing_if = "WorkerServiceAccount::is_default")]
+    pub service_account: WorkerServiceAccount,
+
+    /// User, groups and SELinux labels of the worker pods, as in a pod's `securityContext`. Default of each field that is
+    /// not set: user, group and fsGroup 65532, or the platform's where the operator was installed so; runAsNonRoot; the
+    /// runtime's seccomp profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<PodSecurityContext>,
+
+    /// CPU and memory of a worker. The quotas of MEM tiers are added to the memory request and limit; those of emptyDir
+    /// tiers on disk are the request of ephemeral-storage, unless that is set here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
@@ -163,6 +174,25 @@ pub struct Worker {
     /// needs a namespace that admits privileged pods. Default: PodNetwork.
     #[serde(default)]
     pub network_mode: NetworkMode,
+}
+
+/// The ServiceAccount of worker pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerServiceAccount {
+    /// A ServiceAccount of this namespace. Default: one without rights, which the operator makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+
+    /// Annotations for the one that the operator makes, such as `eks.amazonaws.com/role-arn`. Not beside `name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+
+    /// Whether pods get a token for the API server. What workload identity takes is added by its own webhook and needs none.
+    /// Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automount_token: bool,
 }
 
 /// When to pull an image.
@@ -332,6 +362,13 @@ impl VolumeSource {
             persistent_volume_claim: self.persistent_volume_claim,
             ..Volume::default()
         }
+    }
+}
+
+impl WorkerServiceAccount {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -24,6 +24,7 @@ use penstock_plan::{
 };
 
 pub use config::{client_secret, members, worker_secret};
+pub use pod::Ids;
 pub use services::{budget, cache_service, headless_service, service_account};
 pub use statefulset::statefulset;
 pub use volume::{UnboundVolume, claim, persistent_volume};
@@ -40,6 +41,15 @@ pub struct Blueprint<'a> {
     pub scaling: &'a Scaling,
     /// Image of the worker unless the runtime names one.
     pub default_image: &'a str,
+    pub defaults: &'a WorkerDefaults,
+}
+
+/// What workers have unless their runtime says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerDefaults {
+    /// Names of Secrets to pull images with, in the runtime's namespace.
+    pub pull_secrets: Vec<String>,
+    pub ids: Ids,
 }
 
 impl Blueprint<'_> {

@@ -151,6 +151,7 @@ async fn set_up(
         keys: &serve.keys,
         scaling: &serve.scaling,
         default_image: &ctx.worker_image,
+        defaults: &ctx.worker_defaults,
     };
     let volume = build::volume_objects(&blueprint, seen.own.cache.as_deref(), seen.own.volume.as_deref());
     let workers = (serve.stage == Stage::Workers).then(|| build::worker_objects(&blueprint));

@@ -24,7 +24,7 @@ use kube::{
 use parking_lot::Mutex;
 use penstock_api::{CacheRuntime, Dataset};
 use penstock_operator::{
-    controller::{self, Settings},
+    controller::{self, Settings, build::WorkerDefaults},
     metrics::Metrics,
     prerequisites::{self, Place},
     tasks::Ended,
@@ -116,6 +116,7 @@ impl Bench {
         self.metrics = Arc::default();
         let settings = Settings {
             worker_image: "penstock:test".into(),
+            worker_defaults: WorkerDefaults::default(),
             namespace: namespace.map(str::to_owned),
             watch_failed: Arc::default(),
         };

@@ -1,20 +1,21 @@
 //! The worker pod: fits the restricted Pod Security Standard unless the user asks for the node's network or disks.
 
 mod scheduling;
+mod security;
 mod volumes;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+        ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SecurityContext,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use kube::api::ObjectMeta;
 use penstock_api::{
-    CacheRuntimeSpec, NetworkMode, Quota,
+    NetworkMode, Quota,
     names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES},
 };
 use penstock_plan::validate::ValidTier;
@@ -23,12 +24,12 @@ use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 use super::Blueprint;
 use crate::names::TIERS;
 
+pub use security::Ids;
 pub(super) use volumes::tier_volume;
 
-/// User and group of the worker process: nobody's in particular, and not root's.
-const NOBODY: i64 = 65532;
 /// Longer than a worker finishes what is in flight.
 const GRACE_SECONDS: i64 = 30;
+const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 /// Memory of a worker besides its tiers, unless the user says otherwise: the index, buffers, connections.
 const MEMORY_REQUEST: u64 = 256 << 20;
 const MEMORY_LIMIT: u64 = 1 << 30;
@@ -53,7 +54,7 @@ fn tiers(blueprint: &Blueprint<'_>) -> String {
 }
 
 /// Without those that are Penstock's to set.
-fn own(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn own(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let reserved = |key: &str| RESERVED_LABEL_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
     metadata.iter().filter(|(key, _)| !reserved(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
@@ -64,29 +65,30 @@ fn pod(blueprint: &Blueprint<'_>) -> PodSpec {
     let tolerations: Vec<_> = worker.tolerations.iter().chain(&blueprint.dataset.spec.tolerations).cloned().collect();
     PodSpec {
         affinity: scheduling::affinity(blueprint),
-        automount_service_account_token: Some(false),
+        automount_service_account_token: Some(worker.service_account.automount_token),
         containers: vec![container(blueprint)],
         dns_policy: host_network.then(|| "ClusterFirstWithHostNet".into()),
         enable_service_links: Some(false),
         host_network: host_network.then_some(true),
-        image_pull_secrets: (!worker.image_pull_secrets.is_empty()).then(|| worker.image_pull_secrets.clone()),
+        image_pull_secrets: pull_secrets(blueprint),
         node_selector: (!worker.node_selector.is_empty()).then(|| worker.node_selector.clone()),
-        security_context: Some(PodSecurityContext {
-            fs_group: Some(NOBODY),
-            fs_group_change_policy: Some("OnRootMismatch".into()),
-            run_as_group: Some(NOBODY),
-            run_as_non_root: Some(true),
-            run_as_user: Some(NOBODY),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
-            ..PodSecurityContext::default()
-        }),
-        service_account_name: Some(blueprint.valid.names.worker()),
+        security_context: Some(security::context(blueprint)),
+        service_account_name: Some(
+            worker.service_account.name.clone().unwrap_or_else(|| blueprint.valid.names.worker()),
+        ),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
         topology_spread_constraints: scheduling::spread(blueprint),
         volumes: Some(volumes::volumes(blueprint)),
         ..PodSpec::default()
     }
+}
+
+fn pull_secrets(blueprint: &Blueprint<'_>) -> Option<Vec<LocalObjectReference>> {
+    let own = &blueprint.runtime.spec.worker.image_pull_secrets;
+    let defaults = blueprint.defaults.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    let secrets: Vec<_> = if own.is_empty() { defaults.collect() } else { own.clone() };
+    (!secrets.is_empty()).then_some(secrets)
 }
 
 fn container(blueprint: &Blueprint<'_>) -> Container {
@@ -103,7 +105,7 @@ fn container(blueprint: &Blueprint<'_>) -> Container {
         readiness_probe: Some(Probe { failure_threshold: Some(2), ..probe("/readyz", 2) }),
         // Rebuilding the index of a large tier takes its time.
         startup_probe: Some(Probe { failure_threshold: Some(600), ..probe("/healthz", 1) }),
-        resources: Some(resources(&blueprint.runtime.spec, blueprint.valid_runtime.memory())),
+        resources: Some(resources(blueprint)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
@@ -122,9 +124,9 @@ fn args() -> Vec<String> {
         "--id",
         "$(POD_NAME)",
         "--listen",
-        &format!("0.0.0.0:{WIRE_PORT}"),
+        &format!("[::]:{WIRE_PORT}"),
         "--http",
-        &format!("0.0.0.0:{HTTP_PORT}"),
+        &format!("[::]:{HTTP_PORT}"),
         "--socket-dir",
         volumes::SOCKET_DIR,
     ]
@@ -165,9 +167,24 @@ fn probe(path: &str, period: i32) -> Probe {
     }
 }
 
-/// The user's, with the bytes of MEM tiers added: tmpfs counts into the pod's memory.
-fn resources(spec: &CacheRuntimeSpec, tiers: u64) -> ResourceRequirements {
-    let mut resources = spec.worker.resources.clone().unwrap_or_default();
+/// The user's, with the bytes of tiers added: tmpfs counts into the pod's memory, an emptyDir on the node's disk into its
+/// ephemeral storage.
+fn resources(blueprint: &Blueprint<'_>) -> ResourceRequirements {
+    let mut resources = blueprint.runtime.spec.worker.resources.clone().unwrap_or_default();
+    ephemeral_storage(&mut resources, volumes::on_nodes_disk(blueprint));
+    memory(&mut resources, blueprint.valid_runtime.memory());
+    resources
+}
+
+/// Without a request the scheduler would place tiers where they do not fit. What the user says of it stands.
+fn ephemeral_storage(resources: &mut ResourceRequirements, tiers: u64) {
+    let stated = |q: &Option<BTreeMap<String, Quantity>>| q.as_ref().is_some_and(|q| q.contains_key(EPHEMERAL_STORAGE));
+    if tiers > 0 && !stated(&resources.requests) && !stated(&resources.limits) {
+        resources.requests.get_or_insert_default().insert(EPHEMERAL_STORAGE.into(), bytes(tiers));
+    }
+}
+
+fn memory(resources: &mut ResourceRequirements, tiers: u64) {
     let add = |quantities: Option<BTreeMap<String, Quantity>>, default: u64| {
         let mut quantities = quantities.unwrap_or_default();
         let base = quantities.get("memory").and_then(|q| Quota::bytes(q).ok()).unwrap_or(default);
@@ -181,9 +198,8 @@ fn resources(spec: &CacheRuntimeSpec, tiers: u64) -> ResourceRequirements {
     // A request may not exceed the limit, a limit not be below the request.
     let request =
         stated(&resources.requests).or_else(|| limit.map(|l| l.min(MEMORY_REQUEST))).unwrap_or(MEMORY_REQUEST);
-    resources.limits = Some(add(resources.limits, limit.unwrap_or(MEMORY_LIMIT.max(request))));
-    resources.requests = Some(add(resources.requests, request));
-    resources
+    resources.limits = Some(add(resources.limits.take(), limit.unwrap_or(MEMORY_LIMIT.max(request))));
+    resources.requests = Some(add(resources.requests.take(), request));
 }
 
 /// As the API server writes it back, so that nothing seems changed.

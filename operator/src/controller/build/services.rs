@@ -8,7 +8,7 @@ use k8s_openapi::{
 use penstock_api::names::COMPONENT_WORKER;
 use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 
-use super::Blueprint;
+use super::{Blueprint, pod};
 use crate::names::VOLUME;
 
 fn port(name: &str, number: u16) -> ServicePort {
@@ -52,13 +52,12 @@ pub fn cache_service(blueprint: &Blueprint<'_>, address: Option<&str>) -> Servic
     }
 }
 
-/// Without rights and without a token.
+/// Without rights and without a token. It is there also where workers have another one, so that either may come and go.
 pub fn service_account(blueprint: &Blueprint<'_>) -> ServiceAccount {
-    ServiceAccount {
-        metadata: blueprint.of_runtime(blueprint.valid.names.worker(), COMPONENT_WORKER),
-        automount_service_account_token: Some(false),
-        ..ServiceAccount::default()
-    }
+    let annotations = pod::own(&blueprint.runtime.spec.worker.service_account.annotations);
+    let mut metadata = blueprint.of_runtime(blueprint.valid.names.worker(), COMPONENT_WORKER);
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
+    ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
 }
 
 pub fn budget(blueprint: &Blueprint<'_>) -> PodDisruptionBudget {

@@ -30,6 +30,7 @@ struct Plans {
     files: ConfigFiles,
     keys: Keys,
     scaling: Scaling,
+    defaults: WorkerDefaults,
 }
 
 const SECRET: &str = "hush";
@@ -55,7 +56,8 @@ impl Plans {
             step: Step::Steady,
         };
         let files = config::config_files(&config, &valid, &keys);
-        Self { dataset, runtime, valid, valid_runtime, files, keys, scaling }
+        let defaults = WorkerDefaults::default();
+        Self { dataset, runtime, valid, valid_runtime, files, keys, scaling, defaults }
     }
 
     fn full() -> Self {
@@ -90,6 +92,7 @@ impl Plans {
             keys: &self.keys,
             scaling: &self.scaling,
             default_image: "penstock:test",
+            defaults: &self.defaults,
         }
     }
 

@@ -18,6 +18,7 @@ pub(in crate::schema) fn cache_runtime(schema: &mut Value) {
     conditions(schema);
     embedded_types(schema);
     pod_metadata(schema);
+    service_account(schema);
     volumes(schema);
     level_source(schema);
     level_numbers(schema);
@@ -26,7 +27,16 @@ pub(in crate::schema) fn cache_runtime(schema: &mut Value) {
 }
 
 fn embedded_types(schema: &mut Value) {
-    for field in ["affinity", "env", "imagePullSecrets", "resources", "tolerations", "volumeMounts", "volumes"] {
+    for field in [
+        "affinity",
+        "env",
+        "imagePullSecrets",
+        "resources",
+        "securityContext",
+        "tolerations",
+        "volumeMounts",
+        "volumes",
+    ] {
         embed(schema, &format!("spec.worker.{field}"));
     }
     for source in ["csi", "emptyDir", "ephemeral", "hostPath", "persistentVolumeClaim"] {
@@ -52,19 +62,38 @@ fn pod_metadata(schema: &mut Value) {
         for (map, length) in [("labels", 63), ("annotations", 4096)] {
             let path = format!("{place}.{map}");
             bounded_map(schema, &path, 64, length);
-            let reserved: Vec<String> =
-                RESERVED_LABEL_PREFIXES.iter().map(|prefix| format!("key.startsWith('{prefix}')")).collect();
-            let reserved = reserved.join(" || ");
-            let own = Rule::new(
-                format!("!self.exists(key, {reserved})"),
-                format!(
-                    "\"{field}.{map} has '%s', whose prefix Penstock keeps to itself; remove it or choose another prefix\"
-                     .format([self.filter(key, {reserved})[0]])"
-                ),
-            );
-            add_rules(schema, &path, [own]);
+            reserved_keys(schema, &path, &format!("{field}.{map}"));
         }
     }
+}
+
+/// Refuses labels or annotations that Penstock sets itself.
+fn reserved_keys(schema: &mut Value, path: &str, field: &str) {
+    let reserved: Vec<String> =
+        RESERVED_LABEL_PREFIXES.iter().map(|prefix| format!("key.startsWith('{prefix}')")).collect();
+    let reserved = reserved.join(" || ");
+    let own = Rule::new(
+        format!("!self.exists(key, {reserved})"),
+        format!(
+            "\"{field} has '%s', whose prefix Penstock keeps to itself; remove it or choose another prefix\"
+             .format([self.filter(key, {reserved})[0]])"
+        ),
+    );
+    add_rules(schema, path, [own]);
+}
+
+fn service_account(schema: &mut Value) {
+    const PLACE: &str = "spec.worker.serviceAccount";
+    let annotations = format!("{PLACE}.annotations");
+    bounded_map(schema, &annotations, 64, 4096);
+    reserved_keys(schema, &annotations, "serviceAccount.annotations");
+    let whose = Rule::new(
+        "!has(self.name) || !has(self.annotations) || self.annotations.size() == 0",
+        "\"serviceAccount has annotations beside name '\" + self.name + \"', which is not Penstock's to annotate; annotate that \
+         ServiceAccount itself, or remove name\"",
+    )
+    .blames(".annotations");
+    add_rules(schema, PLACE, [whose]);
 }
 
 fn volumes(schema: &mut Value) {

@@ -11,7 +11,7 @@ use penstock_api::{
 };
 use penstock_plan::{Names, config::tier_dir};
 
-use super::{super::Blueprint, bytes};
+use super::{super::Blueprint, bytes, security};
 
 pub(super) const CONFIG_DIR: &str = "/etc/penstock";
 pub(super) const SOCKET_DIR: &str = "/run/penstock";
@@ -30,16 +30,17 @@ pub(super) fn volumes(blueprint: &Blueprint<'_>) -> Vec<Volume> {
     let quotas = blueprint.valid_runtime.tiers.iter().map(|t| t.quota);
     let tiers = spec.tiered_store.levels.iter().zip(quotas).enumerate();
     let tiers = tiers.filter_map(|(index, (level, quota))| tier(index, level, quota));
-    [config(names), socket(names)].into_iter().chain(tiers).chain(spec.worker.volumes.iter().cloned()).collect()
+    [config(blueprint), socket(names)].into_iter().chain(tiers).chain(spec.worker.volumes.iter().cloned()).collect()
 }
 
-fn config(names: &Names) -> Volume {
+fn config(blueprint: &Blueprint<'_>) -> Volume {
+    let names = &blueprint.valid.names;
     let secret = SecretProjection { name: names.worker(), ..SecretProjection::default() };
     let members = ConfigMapProjection { name: names.members(), ..ConfigMapProjection::default() };
     Volume {
         name: name("config"),
         projected: Some(ProjectedVolumeSource {
-            default_mode: Some(0o440),
+            default_mode: Some(security::secret_mode(blueprint)),
             sources: Some(vec![
                 VolumeProjection { secret: Some(secret), ..VolumeProjection::default() },
                 VolumeProjection { config_map: Some(members), ..VolumeProjection::default() },
@@ -87,9 +88,24 @@ fn empty_dir(medium: MediumType, quota: u64) -> EmptyDirVolumeSource {
         let size_limit = Some(bytes(quota));
         return EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit };
     }
-    // On disk the kubelet evicts the pod beyond the limit: an eighth more, for what the file system itself takes.
-    let size_limit: Option<Quantity> = Some(bytes(quota.saturating_add(quota / 8)));
+    let size_limit: Option<Quantity> = Some(bytes(disk_limit(quota)));
     EmptyDirVolumeSource { medium: None, size_limit }
+}
+
+/// On disk the kubelet evicts the pod beyond the limit: an eighth more, for what the file system itself takes.
+fn disk_limit(quota: u64) -> u64 {
+    quota.saturating_add(quota / 8)
+}
+
+/// Bytes that the tiers of a worker may take of its node's own disk.
+pub(super) fn on_nodes_disk(blueprint: &Blueprint<'_>) -> u64 {
+    let quotas = blueprint.valid_runtime.tiers.iter().map(|t| t.quota);
+    let levels = blueprint.runtime.spec.tiered_store.levels.iter().zip(quotas);
+    let on_disk = levels.filter(|(level, _)| {
+        let elsewhere = level.path.is_some() || level.volume_source.is_some() || level.volume_claim_template.is_some();
+        level.medium_type != MediumType::Mem && !elsewhere
+    });
+    on_disk.map(|(_, quota)| disk_limit(quota)).fold(0, u64::saturating_add)
 }
 
 pub(super) fn mounts(blueprint: &Blueprint<'_>) -> Vec<VolumeMount> {

@@ -36,10 +36,79 @@ fn memory_tiers_are_added_to_what_the_worker_itself_takes() {
 }
 
 #[test]
-fn disk_tiers_take_no_memory() {
-    let got = pod_spec(&Plans::with_level(&json!({"mediumType": "SSD", "quota": "1Gi"})));
-    let expected = json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "1Gi"}});
-    same("resources", &expected, &got["containers"][0]["resources"]);
+fn tiers_on_the_nodes_disk_request_ephemeral_storage_and_no_memory() {
+    let path = json!({"mediumType": "SSD", "quota": "1Gi", "path": "/mnt/ssd"});
+    let claim = json!({"mediumType": "SSD", "quota": "1Gi", "volumeClaimTemplate": {"spec": {}}});
+    let disk = json!({"mediumType": "SSD", "quota": "1Gi"});
+    let (stated, limited) = (json!({"ephemeral-storage": "5Gi"}), json!({"ephemeral-storage": "6Gi"}));
+    for (levels, resources, requested) in [
+        (json!([disk]), json!({}), json!("1152Mi")),
+        (json!([{"mediumType": "MEM", "quota": "1Gi"}, disk, disk]), json!({}), json!("2304Mi")),
+        (json!([path]), json!({}), Value::Null),
+        (json!([claim]), json!({}), Value::Null),
+        (json!([disk]), json!({ "requests": stated }), json!("5Gi")),
+        (json!([disk]), json!({ "limits": limited }), Value::Null),
+    ] {
+        let mut runtime = parse(golden!("minimal/runtime"));
+        runtime["spec"]["tieredStore"]["levels"] = levels.clone();
+        runtime["spec"]["worker"] = json!({ "resources": resources });
+        let got = pod_spec(&Plans::new(&parse(golden!("minimal/dataset")), &runtime));
+        let got = &got["containers"][0]["resources"];
+        assert_eq!(got["requests"]["ephemeral-storage"], requested, "{levels} {resources}");
+    }
+    let got = pod_spec(&Plans::with_level(&disk));
+    assert_eq!(got["containers"][0]["resources"]["limits"], json!({"memory": "1Gi"}));
+}
+
+#[test]
+fn workers_have_the_account_that_the_runtime_names_and_a_token_only_when_asked() {
+    for (account, name, token) in [
+        (json!({}), "a-worker", false),
+        (json!({"annotations": {"example.org/role": "r"}}), "a-worker", false),
+        (json!({"name": "reader"}), "reader", false),
+        (json!({"name": "reader", "automountToken": true}), "reader", true),
+    ] {
+        let got = pod_spec(&Plans::with_worker(&json!({ "serviceAccount": account })));
+        let got = (got["serviceAccountName"].as_str().unwrap(), got["automountServiceAccountToken"].as_bool().unwrap());
+        assert_eq!(got, (name, token), "{account}");
+    }
+}
+
+#[test]
+fn ids_are_fixed_or_the_platforms_and_what_the_runtime_says_wins() {
+    let fixed =
+        json!({"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"});
+    let own =
+        json!({"runAsUser": 7, "fsGroup": 8, "fsGroupChangePolicy": "Always", "seLinuxOptions": {"level": "s0:c1"}});
+    let both = json!({"runAsGroup": 65532});
+    for (ids, user, expected, mode) in [
+        (Ids::Fixed, json!({}), vec![&fixed], 0o440),
+        (Ids::Fixed, own.clone(), vec![&both, &own], 0o440),
+        // Without a group of the pod, its own files must be readable for whoever it runs as.
+        (Ids::Platform, json!({}), vec![], 0o444),
+        (Ids::Platform, own.clone(), vec![&own], 0o440),
+    ] {
+        let mut plans = Plans::with_worker(&json!({ "securityContext": user }));
+        plans.defaults.ids = ids;
+        let got = pod_spec(&plans);
+        let mut context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        for part in expected {
+            context.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        }
+        same(&format!("{ids:?} {user}"), &context, &got["securityContext"]);
+        assert_eq!(got["volumes"][0]["projected"]["defaultMode"], mode, "{ids:?} {user}");
+    }
+}
+
+#[test]
+fn the_installations_pull_secrets_serve_runtimes_without_their_own() {
+    for (own, expected) in
+        [(json!([]), json!([{"name": "ours"}])), (json!([{"name": "theirs"}]), json!([{"name": "theirs"}]))]
+    {
+        let mut plans = Plans::with_worker(&json!({ "imagePullSecrets": own }));
+        plans.defaults.pull_secrets = vec!["ours".into()];
+        assert_eq!(pod_spec(&plans)["imagePullSecrets"], expected, "{own}");
+    }
 }
 
 #[test]
