@@ -23,7 +23,7 @@ fn chart() -> anyhow::Result<()> {
     let helm = tools::helm()?;
     let helm = helm.to_string_lossy();
     step("chart: lint", command(&helm).args(["lint", "--strict", "--quiet", "charts/penstock"]))?;
-    let render = ["template", "penstock", "charts/penstock", "--include-crds", "--kube-version", KUBE_VERSION];
+    let render = ["template", "penstock", "charts/penstock", "--kube-version", KUBE_VERSION];
     step("chart: render", command(&helm).args(render).stdout(Stdio::null()))
 }
 

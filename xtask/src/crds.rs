@@ -1,4 +1,4 @@
-//! The CRDs as YAML: `crds/` for people, `charts/penstock/crds/` for Helm (which would follow a link into `crds/testdata` too).
+//! The CRDs as YAML: `crds/` for people, `charts/penstock/templates/crds/` for Helm.
 
 use std::{fs, path::PathBuf};
 
@@ -6,16 +6,35 @@ use anyhow::{Context, bail};
 
 use crate::run::root;
 
-fn wanted() -> impl Iterator<Item = (PathBuf, String)> {
-    let folders = [root().join("crds"), root().join("charts/penstock/crds")];
-    let files = penstock_api::crd_yaml();
-    folders.into_iter().flat_map(move |folder| {
-        files.clone().into_iter().map(move |(name, text)| (folder.join(name), text)).collect::<Vec<_>>()
-    })
+/// Follows the name of a CRD in the chart.
+const METADATA: &str = r#"  labels: {{- include "penstock.labels" . | nindent 4 }}
+  {{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}"#;
+
+fn wanted() -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let (plain, chart) = (root().join("crds"), root().join("charts/penstock/templates/crds"));
+    let mut files = Vec::new();
+    for (name, text) in penstock_api::crd_yaml() {
+        let template = template(&text).with_context(|| format!("making a template of {name}"))?;
+        files.push((chart.join(&name), template));
+        files.push((plain.join(&name), text));
+    }
+    Ok(files)
+}
+
+/// A CRD that Helm installs, upgrades and keeps as the values say.
+fn template(crd: &str) -> anyhow::Result<String> {
+    if crd.contains("{{") {
+        bail!("a text in it has {{{{, which Helm would take for its own");
+    }
+    let (head, spec) = crd.split_once("\nspec:\n").context("it has no spec")?;
+    Ok(format!("{{{{- if .Values.crds.enabled }}}}\n{head}\n{METADATA}\nspec:\n{spec}{{{{- end }}}}\n"))
 }
 
 pub(crate) fn write() -> anyhow::Result<()> {
-    for (path, text) in wanted() {
+    for (path, text) in wanted()? {
         fs::create_dir_all(path.parent().expect("a file in a folder"))?;
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
@@ -23,7 +42,7 @@ pub(crate) fn write() -> anyhow::Result<()> {
 }
 
 pub(crate) fn check() -> anyhow::Result<()> {
-    for (path, text) in wanted() {
+    for (path, text) in wanted()? {
         if fs::read_to_string(&path).unwrap_or_default() != text {
             bail!("{} is not what crates/api generates: run `cargo xtask crds`", path.display());
         }

@@ -14,7 +14,7 @@
 {{- end -}}
 {{- end }}
 
-{{- /* Labels of every object, and of pods: none of them changes with a version, for pods would be replaced by that. */ -}}
+{{- /* Labels of every object, and of pods: none changes with a version, for pods would be replaced by that. */ -}}
 {{- define "penstock.commonLabels" -}}
 app.kubernetes.io/name: {{ include "penstock.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -45,8 +45,8 @@ app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
 {{- /*
-Image of one part: call with (dict "root" $ "values" .Values.operator). A name with a slash, a tag or a digest is taken as it
-is; any other is completed by registry, tag and, where given, digest.
+Image of one part: call with (dict "root" $ "values" .Values.operator). A name with a slash, a tag or a digest is taken
+as it is; any other is completed by registry, tag and, where given, digest.
 */ -}}
 {{- define "penstock.image" -}}
 {{- $name := .values.image -}}
@@ -67,7 +67,7 @@ is; any other is completed by registry, tag and, where given, digest.
 {{- end -}}
 {{- end }}
 
-{{- /* The ServiceAccount of one part, if the chart is to make it. Called as penstock.serviceAccountName, with "automount". */ -}}
+{{- /* The ServiceAccount of one part, if the chart makes it. As penstock.serviceAccountName, with "automount". */ -}}
 {{- define "penstock.serviceAccount" -}}
 {{- if .values.serviceAccount.create -}}
 apiVersion: v1
@@ -120,8 +120,8 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 
 {{- /*
-Of containers that make FUSE mounts, or hold them, for the whole node: call with the part's values. Their image's user is not
-root, and only root may open /dev/fuse and write the kubelet's folders.
+Of containers that make FUSE mounts for the whole node: call with the part's values. Their image's user is not root, and
+only root may open /dev/fuse and write the kubelet's folders.
 */ -}}
 {{- define "penstock.nodeSecurityContext" -}}
 privileged: true

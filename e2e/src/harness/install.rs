@@ -79,7 +79,8 @@ pub(super) async fn install(cluster: &Cluster, digest: &str) -> Result<()> {
     super::blocking(|| {
         let mut helm = helm(cluster.kubeconfig())?;
         helm.args(["upgrade", "--install", RELEASE]).arg(tools::workspace_root().join("charts/penstock"));
-        helm.args(["--create-namespace", "--wait", "--timeout", "3m"]);
+        // An earlier release of the chart left CRDs that are no release's.
+        helm.args(["--create-namespace", "--take-ownership", "--wait", "--timeout", "3m"]);
         for part in ["operator", "worker", "mount"] {
             helm.arg("--set-string").arg(format!("{part}.image={}", image::penstock_name()));
         }
@@ -101,9 +102,9 @@ pub(super) fn ensure_absent(kubeconfig: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Helm's release goes; the CRDs stay, as Helm leaves them. Blocks.
+/// Helm's release goes; the CRDs stay. Blocks.
 pub(super) fn uninstall(kubeconfig: &Path) -> Result<()> {
-    tools::run(helm(kubeconfig)?.args(["uninstall", RELEASE, "--wait", "--timeout", "2m"]))
+    tools::run(helm(kubeconfig)?.args(["uninstall", RELEASE, "--wait", "--timeout", "5m"]))
 }
 
 fn helm(kubeconfig: &Path) -> Result<Command> {
