@@ -5,6 +5,8 @@
 #[path = "csi/double.rs"]
 #[allow(dead_code)]
 mod double;
+#[path = "../../cache-worker/tests/common/fleet.rs"]
+mod fleet;
 #[path = "common/memory.rs"]
 mod memory;
 #[path = "keeper/node.rs"]
@@ -54,6 +56,26 @@ async fn readers_notice_pauses_only_while_the_plugin_is_killed_ten_times() {
     node.publish("two").await;
     assert_eq!(node.rig.mounts().len(), 3);
     node.leave(&["one", "two"]).await;
+    node.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_the_kernel_reads_by_itself_are_read_on_without_a_pause() {
+    let mut node = Node::start_beside_its_worker().await;
+    node.start_keeper();
+    node.start_plugin().await;
+    node.publish("one").await;
+    Node::read_whole(&node.open("one")).await.unwrap();
+    let open = node.open("one");
+    for _ in 0..3 {
+        node.kill_plugin();
+        Node::read_whole(&open).await.unwrap();
+        node.start_plugin().await;
+        Node::read_whole(&open).await.unwrap();
+        Node::read_whole(&node.open("one")).await.unwrap();
+    }
+    drop(open);
+    node.leave(&["one"]).await;
     node.assert_nothing_is_left().await;
 }
 
@@ -145,7 +167,7 @@ async fn only_its_own_user_reaches_the_keeper_and_the_key_is_on_no_disk() {
         for entry in fs::read_dir(node.rig.options.state_dir.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let text = fs::read(&path).unwrap_or_default();
-            assert!(!String::from_utf8_lossy(&text).contains(&key), "{}", path.display());
+            assert!(!String::from_utf8_lossy(&text).contains(key), "{}", path.display());
         }
     }
     node.leave(&["one"]).await;

@@ -1,6 +1,7 @@
 //! A node: the plugin and the keeper as programs, workers behind, and readers in the volumes.
 
 use std::{
+    any::Any,
     fs::{self, File},
     io::{Read, Write},
     net::TcpStream,
@@ -25,9 +26,10 @@ use rustix::{
 };
 
 use crate::{
+    fleet::{self, Fleet, SOCKETS},
     memory::MemoryBackend,
     rig::{Rig, is_running, map, text},
-    workers::{DATASET, Workers},
+    workers::{self, Workers},
 };
 
 const FILE: &str = "dir/large";
@@ -36,14 +38,18 @@ const PIECE: usize = 300_000;
 
 pub(crate) struct Node {
     pub(crate) rig: Rig,
-    workers: Workers,
+    dataset: &'static str,
+    key: String,
+    endpoints: String,
+    /// The workers, until the end of the test.
+    _workers: Box<dyn Any + Send>,
     plugin: Option<Child>,
     keeper: Option<Child>,
     http: u16,
 }
 
 impl Node {
-    /// Without plugin and keeper yet.
+    /// A worker elsewhere. Without plugin and keeper yet.
     pub(crate) async fn start() -> Self {
         let backend = Arc::new(MemoryBackend::default());
         backend.set_facts(Facts { revalidate: None, uid: 0, gid: 0, workers: 1 });
@@ -51,14 +57,33 @@ impl Node {
         let workers = Workers::new(backend);
         workers.start("w-0").await;
         workers.publish();
+        let (key, endpoints) = (workers.key.to_hex(), workers.endpoints().join(","));
+        Self::with(workers::DATASET, key, endpoints, Box::new(workers)).await
+    }
+
+    /// A worker on the node itself: it hands out the files that it has whole.
+    pub(crate) async fn start_beside_its_worker() -> Self {
+        let mut fleet = Fleet::new(0).await;
+        fleet.s3.put("data", FILE, MemoryBackend::pattern(0, SIZE)).unwrap();
+        fleet.scale(1).await;
+        let (key, endpoints, sockets) =
+            (fleet.keys.0.to_hex(), fleet.workers[0].member.addr.clone(), fleet.dir.join(SOCKETS));
+        let node = Self::with(fleet::DATASET, key, endpoints, Box::new(fleet)).await;
+        let there = node.rig.options.state_dir.join("sockets").join(fleet::DATASET);
+        fs::create_dir_all(there.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(sockets, there).unwrap();
+        node
+    }
+
+    async fn with(dataset: &'static str, key: String, endpoints: String, workers: Box<dyn Any + Send>) -> Self {
         let mut rig = Rig::start().await;
         rig.halt().await;
         let http = penstock_testkit::process::free_port().unwrap();
-        Self { rig, workers, plugin: None, keeper: None, http }
+        Self { rig, dataset, key, endpoints, _workers: workers, plugin: None, keeper: None, http }
     }
 
-    pub(crate) fn key(&self) -> String {
-        self.workers.key.to_hex()
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     pub(crate) fn keeper_socket(&self) -> PathBuf {
@@ -116,13 +141,12 @@ impl Node {
 
     /// Stages and publishes, as kubelet does.
     pub(crate) async fn publish(&self, pod: &str) {
-        let (key, endpoint) = (self.key(), self.workers.endpoints().join(","));
-        let context = map(&[("dataset", DATASET), ("endpoint", &endpoint)]);
+        let (key, context) = (self.key(), map(&[("dataset", self.dataset), ("endpoint", &self.endpoints)]));
         let mut stage = self.rig.stage_request();
-        (stage.secrets, stage.volume_context) = (map(&[("client.key", &key)]), context.clone());
+        (stage.secrets, stage.volume_context) = (map(&[("client.key", key)]), context.clone());
         self.rig.node().await.node_stage_volume(stage).await.unwrap();
         let mut publish = self.rig.publish_request(pod);
-        (publish.secrets, publish.volume_context) = (map(&[("client.key", &key)]), context);
+        (publish.secrets, publish.volume_context) = (map(&[("client.key", key)]), context);
         self.rig.node().await.node_publish_volume(publish).await.unwrap();
     }
 
@@ -134,7 +158,20 @@ impl Node {
     }
 
     pub(crate) fn check(&self, pod: &str) {
-        check(&File::open(self.rig.target(pod).join(FILE)).unwrap(), SIZE / 2).unwrap();
+        check(&self.open(pod), SIZE / 2).unwrap();
+    }
+
+    pub(crate) fn open(&self, pod: &str) -> File {
+        File::open(self.rig.target(pod).join(FILE)).unwrap()
+    }
+
+    /// Reads all of it; whether that needs nobody who serves the mount is seen by who calls this while nobody does.
+    pub(crate) async fn read_whole(file: &File) -> std::io::Result<()> {
+        let file = file.try_clone()?;
+        let read = tokio::task::spawn_blocking(move || {
+            (0..SIZE / PIECE as u64).try_for_each(|piece| check(&file, piece * PIECE as u64))
+        });
+        tokio::time::timeout(Duration::from_secs(30), read).await.unwrap_or_else(|_| panic!("nobody answers")).unwrap()
     }
 
     /// Until the keeper has so many mounts.
