@@ -6,6 +6,7 @@
 
 mod client;
 mod message;
+mod peer;
 mod server;
 
 use std::path::{Path, PathBuf};

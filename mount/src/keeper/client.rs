@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
 };
@@ -15,7 +12,10 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-use super::message::{self, Answer, Item, NEXT, PUT, REMOVE, Request};
+use super::{
+    message::{self, Answer, Item, NEXT, PUT, REMOVE, Request},
+    peer,
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,12 +47,12 @@ impl Client {
         for direction in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&connection, direction, Some(PATIENCE))?;
         }
-        // Descriptors are handed to root or to ourselves only.
-        let uid = std::fs::metadata(socket)?.uid();
-        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the socket is user {uid}'s")));
-        }
         connect(&connection, &SocketAddrUnix::new(socket)?)?;
+        // Descriptors are handed to root or to ourselves only.
+        let uid = peer::user(&connection)?;
+        if !uid.is_root() && uid != rustix::process::geteuid() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{uid:?} listens there")));
+        }
         Ok(Self(connection))
     }
 

@@ -15,9 +15,13 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with},
+    process::geteuid,
 };
 
-use super::message::{self, Answer, NEXT, PUT, REMOVE, Request, VERSION};
+use super::{
+    message::{self, Answer, NEXT, PUT, REMOVE, Request, VERSION},
+    peer,
+};
 
 /// Volumes of one node; a node has some hundred pods.
 const NAMES: usize = 4096;
@@ -42,14 +46,14 @@ pub fn run(socket: &Path) -> io::Result<()> {
         if ready[0]
             && let Ok(connection) = accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
             && connections.len() < CONNECTIONS
+            && is_ours(&connection)
         {
             connections.push(connection);
         }
     }
 }
 
-/// Listens for this user only, in place of a keeper that is gone. The modes see to that: the kernel's word on a peer
-/// (`SO_PEERCRED`) has process number 0 for one in the node's PID namespace, which rustix cannot represent.
+/// Listens for this user only, in place of a keeper that is gone.
 fn bind_anew(path: &Path) -> io::Result<OwnedFd> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -84,6 +88,15 @@ fn wait(listener: &OwnedFd, connections: &[OwnedFd]) -> io::Result<Vec<bool>> {
             }
         }
     }
+}
+
+fn is_ours(connection: &OwnedFd) -> bool {
+    let user = peer::user(connection);
+    let ours = user.as_ref().is_ok_and(|user| *user == geteuid());
+    if !ours {
+        eprintln!("refused a connection of another user: {user:?}");
+    }
+    ours
 }
 
 impl Kept {

@@ -90,10 +90,13 @@ impl Node {
         socket_in(&self.rig.options.state_dir)
     }
 
+    /// As in its container, in a PID namespace of its own: the plugin has no number there.
     pub(crate) fn start_keeper(&mut self) {
         let socket = self.keeper_socket();
         let program = env!("CARGO_BIN_EXE_penstock-keeper");
-        self.keeper = Some(Command::new(program).arg(&socket).spawn().unwrap());
+        let mut apart = Command::new("unshare");
+        apart.args(["--pid", "--fork", "--kill-child", program]).arg(&socket);
+        self.keeper = Some(apart.spawn().unwrap());
         while Client::connect(&socket).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -132,6 +135,9 @@ impl Node {
 
     pub(crate) fn kill_keeper(&mut self) {
         end(self.keeper.take());
+        while Client::connect(&self.keeper_socket()).is_ok() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub(crate) fn kill_both(&mut self) {
@@ -200,8 +206,9 @@ impl Node {
             open.filter(|fd| fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(|to| text(&to) == "/dev/fuse"))
                 .count()
         };
-        for program in [&self.plugin, &self.keeper].into_iter().flatten() {
-            assert_eq!(fuse(program.id()), 0);
+        let plugin = self.plugin.as_ref().map(Child::id);
+        for program in plugin.into_iter().chain(self.keeper.as_ref().map(only_child)) {
+            assert_eq!(fuse(program), 0);
         }
     }
 
@@ -226,6 +233,12 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill_both();
     }
+}
+
+/// Of `unshare`: what it runs.
+fn only_child(parent: &Child) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", parent.id())).unwrap();
+    children.trim().parse().unwrap()
 }
 
 fn end(program: Option<Child>) {
