@@ -49,3 +49,20 @@ pub(crate) fn check() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_copies_are_what_the_types_give() {
+        check().unwrap();
+    }
+
+    #[test]
+    fn what_helm_would_take_for_its_own_is_refused() {
+        let crd = "metadata:\n  name: a\nspec:\n  description: 'write {{ x }}'\n";
+        assert!(template(crd).unwrap_err().to_string().contains("Helm"));
+        assert!(template("metadata:\n  name: a\n").is_err());
+    }
+}
