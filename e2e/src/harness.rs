@@ -1,8 +1,9 @@
-//! Runs the end-to-end tests one after the other on one cluster with Penstock installed.
+//! Runs the end-to-end tests on one cluster with Penstock installed: side by side in namespaces of their own, then, one
+//! after the other, those that need the cluster to themselves.
 //!
 //! A test program of its own (`harness = false`), because the cluster must go down after the last test, also after a
 //! panic or an interrupt; Rust's own harness has no such moment. Takes the arguments that matter of Rust's own: filters,
-//! `--exact`, `--skip`, `--list`.
+//! `--exact`, `--skip`, `--list`, `--test-threads`.
 
 mod arguments;
 mod case;
@@ -10,6 +11,7 @@ mod data;
 mod env;
 mod install;
 mod readers;
+mod schedule;
 mod witnesses;
 
 use std::fmt;
@@ -30,24 +32,28 @@ pub use readers::{Loop, checked_pass};
 pub use witnesses::Witnesses;
 
 /// Longer than any test takes on a busy machine of two cores.
-const LIMIT: Duration = Duration::from_mins(6);
+const LIMIT: Duration = Duration::from_mins(8);
 
 /// A test and its name.
 #[derive(Clone, Copy)]
 pub struct Test {
     pub name: &'static str,
     pub run: for<'a> fn(&'a Case<'a>) -> BoxFuture<'a, Result<()>>,
+    /// No other test runs meanwhile.
+    pub exclusive: bool,
 }
 
-/// A list of [`Test`]s from paths of `async fn(&Case<'_>) -> anyhow::Result<()>`, named by those paths.
+/// A list of [`Test`]s from paths of `async fn(&Case<'_>) -> anyhow::Result<()>`, named by those paths. A test that touches
+/// what others share (the operator, the node plugins, the chart, the API server, a node), or counts what others cause too,
+/// is marked `#[exclusive]`.
 #[macro_export]
 macro_rules! e2e_tests {
-    ($($test:path),* $(,)?) => {
+    ($($(#[$mark:ident])? $test:path),* $(,)?) => {
         [$({
             fn run<'a>(case: &'a $crate::harness::Case<'a>) -> ::futures::future::BoxFuture<'a, ::anyhow::Result<()>> {
                 Box::pin($test(case))
             }
-            $crate::harness::Test { name: stringify!($test), run }
+            $crate::harness::Test { name: stringify!($test), run, exclusive: stringify!($($mark)?) == "exclusive" }
         }),*]
     };
 }
@@ -88,7 +94,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&selected, filtered)) {
+    match runtime.block_on(run(&selected, filtered, arguments.threads)) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -99,26 +105,25 @@ pub fn main(tests: &[Test]) -> ExitCode {
 }
 
 /// The number of failed tests.
-async fn run(tests: &[Test], filtered: usize) -> Result<usize> {
+async fn run(tests: &[Test], filtered: usize, threads: usize) -> Result<usize> {
     println!("\nrunning {} tests", tests.len());
     let begun = Instant::now();
-    let mut tally = Tally::default();
+    let mut outcomes = Vec::new();
     if !tests.is_empty() {
         let env = tokio::select! {
             env = Env::start() => env?,
             () = interrupted() => bail!("interrupted"),
         };
         println!("cluster and Penstock stand after {:.1} s", begun.elapsed().as_secs_f64());
-        let finished = tokio::select! {
-            () = run_all(tests, &env, &mut tally) => true,
-            () = interrupted() => false,
-        };
+        let all =
+            blocking(|| schedule::run_all(tests, threads, interrupted(), async |test: &Test| told(test, &env).await));
         env.stop();
-        if !finished {
-            bail!("interrupted");
-        }
+        let Some(all) = all else { bail!("interrupted") };
+        outcomes = all;
     }
-    let Tally { passed, failed, skipped } = &tally;
+    let count = |wanted: &Outcome| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    let (passed, skipped) = (count(&Outcome::Passed), count(&Outcome::Skipped));
+    let failed: Vec<_> = outcomes.iter().filter_map(Outcome::failed).collect();
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
     }
@@ -131,31 +136,38 @@ async fn run(tests: &[Test], filtered: usize) -> Result<usize> {
     Ok(failed.len())
 }
 
-#[derive(Default)]
-struct Tally {
-    passed: usize,
-    skipped: usize,
-    failed: Vec<&'static str>,
+/// What became of a test.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Skipped,
+    Failed(&'static str),
 }
 
-async fn run_all(tests: &[Test], env: &Env, tally: &mut Tally) {
-    for test in tests {
-        let begun = Instant::now();
-        let result = one(test, env).await;
-        let seconds = begun.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => {
-                tally.passed += 1;
-                println!("test {} ... ok ({seconds:.1} s)", test.name);
-            }
-            Err(error) if error.is::<Skip>() => {
-                tally.skipped += 1;
-                println!("test {} ... ignored, {error}", test.name);
-            }
-            Err(error) => {
-                tally.failed.push(test.name);
-                println!("test {} ... FAILED ({seconds:.1} s)\n{error:#}", test.name);
-            }
+impl Outcome {
+    fn failed(&self) -> Option<&'static str> {
+        if let Self::Failed(name) = self { Some(name) } else { None }
+    }
+}
+
+/// Runs a test and prints how it ended.
+async fn told(test: &Test, env: &Env) -> Outcome {
+    println!("test {} begins", test.name);
+    let begun = Instant::now();
+    let result = one(test, env).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => {
+            println!("test {} ... ok ({seconds:.1} s)", test.name);
+            Outcome::Passed
+        }
+        Err(error) if error.is::<Skip>() => {
+            println!("test {} ... ignored, {error}", test.name);
+            Outcome::Skipped
+        }
+        Err(error) => {
+            println!("test {} ... FAILED ({seconds:.1} s)\n{error:#}", test.name);
+            Outcome::Failed(test.name)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Penstock on the real cluster, one test after the other.
+//! Penstock on the real cluster.
 
 mod bad_input;
 mod changes;
@@ -17,17 +17,23 @@ use penstock_e2e::{e2e_tests, harness};
 
 fn main() -> ExitCode {
     harness::main(&e2e_tests![
+        #[exclusive]
         quickstart::pods_on_all_nodes_read_the_same_and_a_second_pass_fetches_nothing,
+        #[exclusive]
         reads::twelve_readers_at_once_on_cold_data_fetch_each_byte_once,
         reads::a_dataset_works_under_the_restricted_pod_security_standard,
         parquet::duckdb_answers_a_query_over_real_prices,
         scaling::scaling_from_2_to_4_to_1_disturbs_no_reader_and_fetches_nothing,
         faults::a_killed_worker_pod_disturbs_no_reader,
         faults::a_killed_worker_container_keeps_its_memory_tier,
+        #[exclusive]
         faults::a_killed_operator_disturbs_no_reader_and_goes_on,
+        #[exclusive]
         faults::an_api_server_down_for_30_s_disturbs_no_reader,
         changes::a_mount_added_while_it_serves_appears_to_running_pods,
+        #[exclusive]
         changes::a_dataset_in_use_waits_and_names_the_pod,
+        #[exclusive]
         changes::deleting_in_any_order_leaves_nothing,
         bad_input::an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused,
         bad_input::a_missing_secret_one_without_the_label_and_a_missing_key_are_named,
@@ -41,9 +47,13 @@ fn main() -> ExitCode {
         isolation::datasets_whose_joined_names_are_equal_read_their_own_data,
         isolation::an_inline_volume_of_a_stranger_is_refused,
         isolation::a_volume_with_a_wrong_key_shows_nothing,
+        #[exclusive]
         upgrades::an_operator_that_dies_is_followed_by_its_standby,
+        #[exclusive]
         upgrades::a_plugin_killed_ten_times_costs_readers_a_pause,
+        #[exclusive]
         upgrades::a_deleted_plugin_pod_costs_readers_a_pause,
+        #[exclusive]
         upgrades::a_killed_keeper_is_given_the_mounts_again,
     ])
 }
