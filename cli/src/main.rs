@@ -1,5 +1,7 @@
 //! `penstock`: Penstock without Kubernetes. Also found as `kubectl penstock`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use penstock_cli::local;
 
@@ -18,9 +20,13 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
-    match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Local(command) => command.run().await,
-    }
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // Not by returning it: with `RUST_BACKTRACE` that would print a backtrace under a plain sentence.
+    eprintln!("Error: {error:#}");
+    ExitCode::FAILURE
 }

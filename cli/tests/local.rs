@@ -51,6 +51,19 @@ impl Machine {
         serde_json::from_str(&self.must(&["status", "--output", "json"])).unwrap()
     }
 
+    fn wait_cached(&self, bytes: u64) {
+        let cached =
+            || self.status()["workers"].as_array().unwrap().iter().filter_map(|w| w["cachedBytes"].as_u64()).sum();
+        for _ in 0..300 {
+            let now: u64 = cached();
+            if now >= bytes {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{} of {bytes} bytes are cached after 30 s", cached());
+    }
+
     fn pids(&self) -> Vec<i64> {
         self.status()["workers"].as_array().unwrap().iter().map(|worker| worker["pid"].as_i64().unwrap()).collect()
     }
@@ -133,12 +146,37 @@ fn up_again_starts_what_died_and_keeps_what_it_held() {
     let mount = machine.up(&manifest(&server, 2));
     read_all(&mount, 8);
     let fetched = server.sent_bytes();
+    // What a reader has got may still be on its way to the tier.
+    machine.wait_cached(fetched);
     let victim = machine.pids()[0];
     assert!(Command::new("kill").args(["-9", &victim.to_string()]).status().unwrap().success());
     machine.up(&manifest(&server, 2));
     assert!(machine.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "serving"));
     read_all(&mount, 8);
     assert_eq!(server.sent_bytes(), fetched, "the memory tier outlives its worker's process");
+}
+
+#[test]
+fn what_else_lies_in_the_state_folder_is_no_dataset() {
+    let (machine, server) = (Machine::new(), server_with(1));
+    machine.up(&manifest(&server, 1));
+    fs::write(machine.path("state").join("cluster.lock"), "").unwrap();
+    fs::create_dir(machine.path("state").join("cluster")).unwrap();
+    machine.must(&["down"]);
+    assert!(!machine.path("state").join("default.prices").exists());
+}
+
+#[test]
+fn a_plain_error_comes_without_a_backtrace() {
+    let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
+        .args(["local", "down", "--state-dir", "/nonexistent"])
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("Error: "), "{said}");
 }
 
 #[test]

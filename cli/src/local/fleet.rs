@@ -119,9 +119,10 @@ impl Fleet {
     /// The Dataset `NAMESPACE/NAME` or `NAME` that is up, or the only one.
     pub fn find(base: &Path, dataset: Option<&str>) -> Result<Self, FleetError> {
         let wanted = dataset.map(|d| if d.contains('/') { d.replace('/', ".") } else { format!("default.{d}") });
-        let mut up: Vec<String> = fs::read_dir(base)
-            .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-            .unwrap_or_default();
+        let folders = fs::read_dir(base).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+        let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
+        // As `Folder::new` names them.
+        let mut up: Vec<String> = names.filter(|name| name.contains('.')).collect();
         up.retain(|name| wanted.as_ref().is_none_or(|wanted| wanted == name));
         match up.as_slice() {
             [] => Err(FleetError::NoneUp(base.display().to_string())),

@@ -55,11 +55,12 @@ impl State {
     }
 }
 
-/// `$XDG_STATE_HOME/penstock/cluster` (default `~/.local/state/penstock/cluster`): everything of the cluster on disk.
+/// `$XDG_STATE_HOME/penstock-e2e/cluster` (default `~/.local/state/penstock-e2e/cluster`): everything of the cluster on
+/// disk. Local mode takes each folder of `penstock` beside it for a Dataset's.
 pub(super) fn folder() -> PathBuf {
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".local/state");
-    base.unwrap_or_else(home).join("penstock/cluster")
+    base.unwrap_or_else(home).join("penstock-e2e/cluster")
 }
 
 fn state_file() -> PathBuf {
