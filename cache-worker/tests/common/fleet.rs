@@ -13,6 +13,7 @@ use bytes::Bytes;
 use penstock_model::{Medium, TierConfig};
 use penstock_placement::{Member, MemberList};
 use penstock_testkit::{
+    process::{ChildGuard, Spawn},
     proxy::{CountingProxy, Gate},
     s3::{S3Options, S3Server},
 };
@@ -22,6 +23,7 @@ use penstock_wire::{
     message::{Request, Response, Role, Stats},
 };
 use penstock_worker::{Options, run};
+use rustix::process::Signal;
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,11 +42,19 @@ pub struct Plan {
     pub proxied: bool,
     /// How long a worker may hand over when it is stopped.
     pub hand_over: Duration,
+    /// Whether workers are processes of their own, which can be killed, or tasks of this one.
+    pub processes: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { tiers: vec![(Medium::Mem, 256 << 20)], revalidate_ms: None, proxied: false, hand_over: Duration::ZERO }
+        Self {
+            tiers: vec![(Medium::Mem, 256 << 20)],
+            revalidate_ms: None,
+            proxied: false,
+            hand_over: Duration::ZERO,
+            processes: false,
+        }
     }
 }
 
@@ -53,15 +63,56 @@ pub struct Worker {
     pub options: Options,
     /// Stands at the member's address, if the plan wants it.
     pub proxy: Option<CountingProxy>,
-    stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    is_process: bool,
+    running: Option<Running>,
+}
+
+enum Running {
+    Task(CancellationToken, JoinHandle<()>),
+    Process(ChildGuard),
+}
+
+/// Has the options of a worker that this program shall be, as JSON in the order of [`Worker::process`].
+const WORKER: &str = "PENSTOCK_TEST_WORKER";
+
+#[test]
+#[ignore = "is not a test: runs as a worker of the other ones"]
+fn stands_in_for_a_worker() {
+    let Ok(text) = std::env::var(WORKER) else { return };
+    let (config_dir, id, listen, http, socket_dir) = serde_json::from_str(&text).unwrap();
+    let options = Options { config_dir, id, listen, http, socket_dir, hand_over: Duration::ZERO };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run(options, CancellationToken::new())).unwrap();
 }
 
 impl Worker {
     pub fn start(&mut self) {
-        self.stop = CancellationToken::new();
-        let (options, stop) = (self.options.clone(), self.stop.clone());
-        self.task = Some(tokio::spawn(async move { run(options, stop).await.unwrap() }));
+        self.running = Some(if self.is_process { Running::Process(self.process()) } else { self.task() });
+    }
+
+    fn task(&self) -> Running {
+        let stop = CancellationToken::new();
+        let (options, stopped) = (self.options.clone(), stop.clone());
+        Running::Task(stop, tokio::spawn(async move { run(options, stopped).await.unwrap() }))
+    }
+
+    /// This program once more, as the worker.
+    fn process(&self) -> ChildGuard {
+        let Options { config_dir, id, listen, http, socket_dir, .. } = &self.options;
+        let options = serde_json::to_string(&(config_dir, id, listen, http, socket_dir)).unwrap();
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let name = format!("{module}::stands_in_for_a_worker");
+        let args = ["--ignored", "--exact", &name, "--nocapture"];
+        let spawn = Spawn::new(std::env::current_exe().unwrap(), config_dir.with_extension("log"));
+        spawn.args(args).env(WORKER, options).start().unwrap()
+    }
+
+    /// Without a word, in the middle of whatever it does. Only of a fleet of processes.
+    pub fn kill(&mut self) {
+        let Some(Running::Process(mut process)) = self.running.take() else {
+            panic!("{} is no process", self.member.id)
+        };
+        process.kill();
     }
 
     pub async fn stop(&mut self) {
@@ -71,11 +122,17 @@ impl Worker {
 
     /// As by SIGTERM.
     pub fn terminate(&self) {
-        self.stop.cancel();
+        match self.running.as_ref().unwrap() {
+            Running::Task(stop, _) => stop.cancel(),
+            Running::Process(process) => process.signal(Signal::TERM),
+        }
     }
 
     pub async fn ended(&mut self) {
-        self.task.take().unwrap().await.unwrap();
+        match self.running.take().unwrap() {
+            Running::Task(_, task) => task.await.unwrap(),
+            Running::Process(process) => tokio::task::spawn_blocking(|| drop(process)).await.unwrap(),
+        }
     }
 
     /// Where it listens itself.
@@ -190,7 +247,7 @@ impl Fleet {
         let member = Member { id: id.clone(), addr, weight };
         let (http, socket_dir, hand_over) = (local(9441), Some(sockets), self.plan.hand_over);
         let options = Options { config_dir, id, listen, http, socket_dir, hand_over };
-        let mut worker = Worker { member, options, proxy, stop: CancellationToken::new(), task: None };
+        let mut worker = Worker { member, options, proxy, is_process: self.plan.processes, running: None };
         worker.start();
         self.workers.push(worker);
     }

@@ -34,6 +34,8 @@ pub(crate) const VOLUME: &str = "ns/prices/0b8f";
 
 pub(crate) struct Rig {
     pub(crate) options: CsiOptions,
+    /// Where the volume says that workers are; nothing is there unless a test listens.
+    pub(crate) endpoint: String,
     folder: tempfile::TempDir,
     stop: CancellationToken,
     server: Option<JoinHandle<anyhow::Result<()>>>,
@@ -58,7 +60,8 @@ impl Rig {
             driver_name: "csi.penstock.dev".to_owned(),
             mount_program: Some(crate::double::program(&root)),
         };
-        let mut rig = Self { options, folder, stop: CancellationToken::new(), server: None };
+        let endpoint = "198.18.0.1:9440".to_owned();
+        let mut rig = Self { options, endpoint, folder, stop: CancellationToken::new(), server: None };
         rig.boot().await;
         rig
     }
@@ -117,7 +120,7 @@ impl Rig {
             staging_target_path: text(&self.staging()),
             volume_capability: mount_capability(),
             secrets: map(&[("client.key", KEY)]),
-            volume_context: map(&[("dataset", "ns/prices"), ("endpoint", "198.18.0.1:9440")]),
+            volume_context: map(&[("dataset", "ns/prices"), ("endpoint", &self.endpoint)]),
             ..Default::default()
         }
     }
@@ -129,7 +132,7 @@ impl Rig {
             target_path: text(&self.target(pod)),
             volume_capability: mount_capability(),
             readonly: true,
-            volume_context: map(&[("dataset", "ns/prices"), ("endpoint", "198.18.0.1:9440")]),
+            volume_context: map(&[("dataset", "ns/prices"), ("endpoint", &self.endpoint)]),
             ..Default::default()
         }
     }

@@ -80,10 +80,13 @@ impl Rig {
             Room::Tiers => vec![(Medium::Mem, 6 << 20), (Medium::Ssd, 12 << 20)],
         };
         let disk = Disk::new(3 * tiers.iter().map(|(_, quota)| quota).sum::<u64>() + (8 << 20));
-        let plan = Plan { tiers, revalidate_ms: Some(shape.revalidate_ms), proxied: true, ..Plan::default() };
-        let fleet = Fleet::planned(shape.workers, plan, disk.path()).await;
-        let rig = Self { fleet, shape: shape.clone(), disk };
+        let plan =
+            Plan { tiers, revalidate_ms: Some(shape.revalidate_ms), proxied: true, processes: true, ..Plan::default() };
+        let fleet = Fleet::planned(0, plan, disk.path()).await;
+        let mut rig = Self { fleet, shape: shape.clone(), disk };
+        // Before the workers start: they would believe for a while that there are none.
         (0..FILES).for_each(|file| rig.replace(model, file, false));
+        rig.fleet.scale(shape.workers).await;
         rig
     }
 
@@ -176,12 +179,10 @@ impl Rig {
         &self.fleet.workers[worker % self.fleet.workers.len()]
     }
 
-    /// Its connections are cut first: what it has under way reaches nobody any more.
     async fn restart(&mut self, worker: usize, meanwhile: impl FnOnce()) {
         let at = worker % self.fleet.workers.len();
         let worker = &mut self.fleet.workers[at];
-        worker.gate(Gate::Cut);
-        worker.stop().await;
+        worker.kill();
         meanwhile();
         worker.start();
         let worker = &self.fleet.workers[at];
