@@ -1,22 +1,14 @@
-//! Running other programs, and where things are.
+//! Running other programs.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
 use anyhow::{Context, bail};
-use penstock_testkit::tools;
-
-/// The workspace's root folder.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
-}
+use penstock_tools as tools;
 
 /// A command that starts in the workspace's root.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(root());
+    command.current_dir(tools::workspace_root());
     command
 }
 
@@ -25,7 +17,7 @@ pub(crate) fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
     eprintln!("==> {name}");
     let status = command.status().with_context(|| format!("{name}: cannot start {command:?}"))?;
     if !status.success() {
-        bail!("{name} failed ({status}): {command:?}");
+        bail!("{name} failed ({status})");
     }
     Ok(())
 }

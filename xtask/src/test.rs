@@ -1,7 +1,16 @@
-use clap::Args;
-use penstock_testkit::tools;
+//! All tests: every test program runs, whatever became of those before it, and the closing lines name what failed.
 
-use crate::run::{cargo, step};
+mod programs;
+mod tally;
+
+use std::time::Instant;
+
+use anyhow::bail;
+use clap::Args;
+use penstock_tools as tools;
+
+use programs::Program;
+use tally::Tally;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -17,41 +26,40 @@ pub(crate) struct E2eOptions {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    eprintln!("==> tools");
     install_tools()?;
-    build()?;
-    if options.no_e2e {
-        return cargo("tests", &["test", "--workspace", "--exclude", "penstock-e2e"]);
-    }
-    cargo("tests", &["test", "--workspace", "--no-fail-fast"])
+    let mut programs = programs::build()?;
+    programs.retain(|program| !(options.no_e2e && program.is_of_the_cluster()));
+    // The longest come last, so that the rest is known soon.
+    programs.sort_by_key(Program::is_of_the_cluster);
+    programs.push(Program::doc_tests()?);
+    run_all(programs, &[])
 }
 
 pub(crate) fn e2e(options: &E2eOptions) -> anyhow::Result<()> {
-    build()?;
-    // One cluster serves all of them, one after the other.
-    let mut tests = tools::cargo()?;
-    tests.args([
-        "test",
-        "--workspace",
-        "--test",
-        "cluster",
-        "--test",
-        "penstock",
-        "--",
-        "--test-threads=1",
-        "--nocapture",
-    ]);
-    step("tests on the real cluster", tests.args(&options.filter))
+    let mut programs = programs::build()?;
+    programs.retain(|program| program.is_of_the_cluster() && program.is_integration());
+    run_all(programs, options.filter.as_slice())
 }
 
-/// Tests start Penstock's programs as their users do. Always of the whole workspace: with fewer packages, or without
-/// tests, dependencies have other features and are built once more.
-fn build() -> anyhow::Result<()> {
-    cargo("build", &["test", "--workspace", "--no-run"])
+fn run_all(programs: Vec<Program>, filters: &[String]) -> anyhow::Result<()> {
+    let (begun, count) = (Instant::now(), programs.len());
+    let mut tally = Tally::default();
+    for (at, program) in programs.into_iter().enumerate() {
+        eprintln!("==> [{}/{count}] {}, {} s so far", at + 1, program.name, begun.elapsed().as_secs());
+        tally.begin(&program.name);
+        let end = program.run(filters, |line| tally.line(line));
+        tally.end(end);
+    }
+    println!("\n==> {count} test programs in {} s: {tally}", begun.elapsed().as_secs());
+    if tally.is_failed() {
+        bail!("tests failed");
+    }
+    Ok(())
 }
 
 /// All at once and first, so that no test waits for a build, and what is missing is said before the long part.
 fn install_tools() -> anyhow::Result<()> {
+    eprintln!("==> tools that the tests run (about 10 minutes on 2 cores, once)");
     tools::kube(tools::KubePart::ApiServer)?;
     for install in [tools::helm, tools::csi_sanity, tools::weed, tools::etcd, tools::containerd, tools::busybox] {
         install()?;

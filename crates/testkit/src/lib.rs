@@ -2,8 +2,11 @@
 
 pub mod chart;
 pub mod control_plane;
+mod data;
 pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod s3;
-pub mod tools;
+
+pub use data::noise;
+pub use penstock_tools as tools;

@@ -1,0 +1,116 @@
+//! A worker as its real process, configured as the operator does it.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+};
+
+use penstock_testkit::process::{ChildGuard, free_port};
+use serde_json::{Value, json};
+
+use super::{CLIENT_KEY, DATASET, Place, SOCKETS};
+use crate::{program, source::Source};
+
+const PEER_KEY: &str = "22f1e2d3c4b5a69788796a5b4c3d2e1f22f1e2d3c4b5a69788796a5b4c3d2e1f";
+
+/// Where a worker will be, before any runs: the member list names all of them.
+pub(super) struct Seat {
+    id: String,
+    place: Place,
+    pub(super) endpoint: String,
+    http: String,
+}
+
+impl Seat {
+    pub(super) fn new(number: usize, place: &Place) -> anyhow::Result<Self> {
+        Ok(Self {
+            id: format!("prices-worker-{number}"),
+            place: place.clone(),
+            endpoint: format!("{}:{}", place.address, free_port()?),
+            http: format!("127.0.0.1:{}", free_port()?),
+        })
+    }
+}
+
+/// The numbered list of all workers.
+pub(super) fn members(seats: &[Seat], quota: u64) -> Value {
+    let member = |seat: &Seat| json!({"id": seat.id, "addr": seat.endpoint, "weight": quota});
+    json!({"epoch": 1, "former": [], "members": seats.iter().map(member).collect::<Vec<_>>()})
+}
+
+/// Ends when dropped.
+pub(crate) struct Worker {
+    process: ChildGuard,
+    place: Place,
+    http: String,
+    /// The folder of its memory tier.
+    pub(crate) tier: PathBuf,
+}
+
+impl Worker {
+    /// Starts the process; `folder` is that of all nodes.
+    pub(super) fn start(
+        seat: Seat,
+        folder: &Path,
+        source: Source<'_>,
+        quota: u64,
+        members: &Value,
+    ) -> anyhow::Result<Self> {
+        let node = folder.join(&seat.place.name);
+        let own = node.join(&seat.id);
+        // The plugin sees the sockets of its own node only.
+        let sockets = node.join(SOCKETS).join(&seat.id);
+        let (config, tier) = (own.join("config"), own.join("tier"));
+        for dir in [&config, &tier, &sockets] {
+            fs::create_dir_all(dir)?;
+        }
+        configure(&config, source, &tier, quota, members)?;
+        let process = seat
+            .place
+            .spawn(&program("penstock-worker"), own.join("log"))
+            .args(["--id", &seat.id, "--listen", &seat.endpoint, "--http", &seat.http])
+            .arg("--config-dir")
+            .arg(config)
+            .arg("--socket-dir")
+            .arg(sockets)
+            .start()?;
+        Ok(Self { process, place: seat.place, http: seat.http, tier })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it is ready; an error when it has ended.
+    pub(super) fn is_ready(&mut self) -> anyhow::Result<bool> {
+        self.process.ensure_running()?;
+        let http = &self.http;
+        Ok(self.place.run(|| Ok(answers_well(http)?)).unwrap_or(false))
+    }
+}
+
+fn answers_well(http: &str) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(http)?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+/// What the operator gives to a worker.
+fn configure(folder: &Path, source: Source<'_>, tier: &Path, quota: u64, members: &Value) -> anyhow::Result<()> {
+    let worker = json!({
+        "dataset": DATASET,
+        "mounts": [source.mount()],
+        "tiers": [{"medium": "MEM", "dir": tier, "quota": quota, "high": 0.95, "low": 0.9}],
+        "revalidateMs": 30_000, "uid": 0, "gid": 0
+    });
+    fs::write(folder.join("worker.json"), worker.to_string())?;
+    fs::write(folder.join("members.json"), members.to_string())?;
+    for (file, key) in [("client.key", CLIENT_KEY), ("peer.key", PEER_KEY)].into_iter().chain(source.secrets()) {
+        fs::write(folder.join(file), key)?;
+    }
+    Ok(())
+}
