@@ -172,7 +172,13 @@ async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, sto
     let config = runtime::Config::default().concurrency(CONCURRENCY);
     let reconciles = applier(
         |runtime: Arc<CacheRuntime>, ctx: Arc<Context>| Box::pin(unclaimed(runtime, ctx)),
-        |_, error: &apply::Error, _| Action::requeue(Error::pause_of(error)),
+        |runtime: Arc<CacheRuntime>, error: &apply::Error, _| {
+            if !error.is_race() && !error.is_terminating() {
+                let runtime = ObjectRef::from_obj(runtime.as_ref());
+                tracing::warn!(%runtime, %error, "the status of a runtime was not written; it will be tried again");
+            }
+            Action::requeue(Error::pause_of(error))
+        },
         ctx.clone(),
         ctx.stores.runtimes.clone(),
         queue,

@@ -61,6 +61,8 @@ pub enum Reason {
     NoWorkers,
     /// Some workers do not serve yet, or no longer.
     WorkersNotReady,
+    /// Workers are ready, and none of them answers the operator.
+    WorkersUnreachable,
     /// No node can take a worker.
     Unschedulable,
     /// A worker's image cannot be had.

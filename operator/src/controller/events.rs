@@ -172,6 +172,7 @@ mod tests {
             Reason::VolumeUnavailable,
             Reason::SecretNotAllowed,
             Reason::Unschedulable,
+            Reason::WorkersUnreachable,
         ] {
             let news = transitions(&[], &[condition("Ready", "False", reason.as_ref())]);
             assert!(matches!(news.as_slice(), [(EventType::Warning, ..)]), "{reason}: {news:?}");

@@ -155,9 +155,12 @@ async fn set_up(
     };
     let volume = build::volume_objects(&blueprint, seen.own.cache.as_deref(), seen.own.volume.as_deref());
     let workers = (serve.stage == Stage::Workers).then(|| build::worker_objects(&blueprint));
-    let applied = Box::pin(apply::apply(dataset, volume, workers, &seen.own, ctx)).await?;
+    let mut applied = Box::pin(apply::apply(dataset, volume, workers, &seen.own, ctx)).await?;
     if serve.stage == Stage::Workers && applied.refusal.is_none() {
-        apply::tell_workers(pair.dataset.names.id(), serve, seen, ctx).await?;
+        let told = apply::tell_workers(pair.dataset.names.id(), serve, seen, ctx).await;
+        if let Err(error) = told {
+            applied.refusal = Some(error.refusal().ok_or(error)?);
+        }
     }
     Ok(applied)
 }

@@ -253,12 +253,13 @@ impl Bench {
         // Workers are told apart by their addresses, in all namespaces.
         let [.., high, low] = self.addresses.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let ip = format!("198.18.{high}.{low}");
+        // It answers before it is said to be ready.
+        let addr = format!("{ip}:9440");
+        self.workers.stats.lock().insert(addr.clone(), Stats::default());
         let status = json!({"status": {
             "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}]
         }});
         self.api::<Pod>(namespace).patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        let addr = format!("{ip}:9440");
-        self.workers.stats.lock().insert(addr.clone(), Stats::default());
         addr
     }
 }

@@ -2,6 +2,7 @@
 
 use penstock_api::{ConditionType, Reason, condition::Finding, human_bytes};
 use penstock_plan::{scaling::Step, validate::Invalid};
+use penstock_wire::config::WIRE_PORT;
 use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
 use super::View;
@@ -57,7 +58,10 @@ pub(super) fn ready(view: &View<'_>) -> Finding {
             let message = format!("{ready} of {wanted} workers serve; they are asking the UFS for the first time");
             return finding(kind, Some(false), Reason::WorkersNotReady, message);
         }
-        Ufs::Unasked | Ufs::Serving => {}
+        Ufs::Unheard if !view.was_ready() => {
+            return finding(kind, Some(false), Reason::WorkersUnreachable, unheard(view));
+        }
+        Ufs::Unheard | Ufs::Unasked | Ufs::Serving => {}
     }
     finding(kind, Some(true), Reason::WorkersReady, format!("{ready} of {wanted} workers serve"))
 }
@@ -66,6 +70,8 @@ pub(super) fn ready(view: &View<'_>) -> Finding {
 enum Ufs<'a> {
     Serving,
     Unasked,
+    /// No worker has answered the operator.
+    Unheard,
     Trouble(&'a MountStats, &'a MountTrouble),
 }
 
@@ -74,7 +80,22 @@ fn ufs<'a>(view: &'a View<'_>) -> Ufs<'a> {
     if let Some((mount, trouble)) = told().find_map(|m| Some((m, m.trouble()?))) {
         return Ufs::Trouble(mount, trouble);
     }
-    if told().any(|m| m.health == MountHealth::Unknown) { Ufs::Unasked } else { Ufs::Serving }
+    if view.stats().next().is_none() {
+        Ufs::Unheard
+    } else if told().any(|m| m.health == MountHealth::Unknown) {
+        Ufs::Unasked
+    } else {
+        Ufs::Serving
+    }
+}
+
+fn unheard(view: &View<'_>) -> String {
+    format!(
+        "{} of {} workers are ready, but none answers the operator; let it reach port {WIRE_PORT} of the worker pods \
+         (a NetworkPolicy may stand between them)",
+        view.ready(),
+        view.wanted()
+    )
 }
 
 fn in_trouble(kind: ConditionType, mount: &MountStats, trouble: &MountTrouble) -> Finding {
@@ -145,10 +166,12 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
 
 pub(super) fn mounts(view: &View<'_>) -> Finding {
     let kind = ConditionType::MountsHealthy;
-    if view.stats().all(|s| s.mounts.is_empty()) {
+    let is_silent = view.ready() > 0 && view.stats().next().is_none();
+    if !is_silent && view.stats().all(|s| s.mounts.is_empty()) {
         return finding(kind, None, Reason::NotReported, "no worker has reported yet");
     }
     match ufs(view) {
+        Ufs::Unheard => finding(kind, None, Reason::WorkersUnreachable, unheard(view)),
         Ufs::Trouble(mount, trouble) => in_trouble(kind, mount, trouble),
         Ufs::Unasked => finding(kind, None, Reason::NotReported, "the workers are asking the UFS for the first time"),
         Ufs::Serving => finding(kind, Some(true), Reason::MountsHealthy, "every UFS answers"),

@@ -71,6 +71,20 @@ fn a_dataset_is_not_ready_before_its_ufs_has_answered() {
 }
 
 #[test]
+fn a_dataset_is_not_ready_before_a_worker_has_answered_the_operator() {
+    use DatasetPhase::{Bound, Ready};
+    let mute = |ordinal| WorkerSeen { stats: None, ..worker(ordinal) };
+    let words = &["2 of 2 workers are ready, but none answers the operator", "port 9440"][..];
+    let scene = || Scene::bound().workers([mute(0), mute(1)]);
+    let unknown = "Unknown WorkersUnreachable";
+    check([
+        ("never heard", scene(), Bound, [BOUND, "False WorkersUnreachable", unknown], words),
+        ("one answers", scene().workers([worker(0), mute(1)]), Ready, [BOUND, "True WorkersReady", WELL], &["2 of 2"]),
+        ("heard before", scene().after(&Scene::serving()), Ready, [BOUND, "True WorkersReady", unknown], words),
+    ]);
+}
+
+#[test]
 fn a_dataset_whose_ufs_is_in_trouble_says_which_and_why() {
     use DatasetPhase::{Bound, Ready};
     let words = &["mount '/m' (s3://b): no: mend it"][..];
