@@ -13,6 +13,8 @@ pub const TIERS: &str = "penstock.dev/tiers";
 pub const APPLIED_HASH: &str = "penstock.dev/applied-hash";
 /// On the `StatefulSet`, seconds since the epoch: when the hand-over of the leaving workers began.
 pub const DRAIN_STARTED: &str = "penstock.dev/drain-started";
+/// Beside it: how many workers the hand-over leaves.
+pub const DRAIN_TARGET: &str = "penstock.dev/drain-target";
 
 /// Component of the volume, its claim, and what the mounts need.
 pub const VOLUME: &str = "volume";

@@ -23,13 +23,17 @@ pub struct Scene<'a> {
     pub wanted: u32,
     /// How many the `StatefulSet` has now; `None` before there is one.
     pub current: Option<u32>,
-    /// The persisted list.
+    /// The persisted list; the empty one when it was lost or cannot be read.
     pub members: &'a MemberList,
+    /// The highest number of a list that was ever told in a status.
+    pub told: u64,
     pub workers: &'a [WorkerSeen],
     /// Bytes of quota of one worker.
     pub weight: u64,
     /// Seconds since the epoch: when the present hand-over began.
     pub drain_started: Option<u64>,
+    /// How many workers that hand-over was to leave.
+    pub drain_target: Option<u32>,
     pub drain_timeout: Duration,
     /// Seconds since the epoch.
     pub now: u64,
@@ -89,7 +93,8 @@ pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
             step: Step::Drained,
         };
     }
-    let started = scene.drain_started.unwrap_or(scene.now);
+    // A hand-over to fewer workers than before is another one, with a time of its own.
+    let started = scene.drain_started.filter(|_| scene.drain_target == Some(scene.wanted)).unwrap_or(scene.now);
     if scene.now.saturating_sub(started) >= scene.drain_timeout.as_secs() {
         let step = Step::TimedOut { left_bytes };
         return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
@@ -112,18 +117,32 @@ fn next_members(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> MemberList 
         let addr = worker.and_then(|w| w.addr.clone()).or_else(|| known.map(|m| m.addr.clone()))?;
         Some(Member { id, addr, weight: scene.weight })
     });
-    scene.members.next(members.collect()).unwrap_or_else(|| scene.members.clone())
+    let next = scene.members.next(members.collect());
+    let newest = newest_epoch(scene);
+    match next {
+        Some(next) => MemberList { epoch: newest + 1, ..next },
+        // A list from a backup, or one made anew while no worker answered: workers take newer lists only.
+        None if newest > scene.members.epoch => MemberList { epoch: newest + 1, ..scene.members.clone() },
+        None => scene.members.clone(),
+    }
 }
 
-/// A hand-over counts when it was for the present list (or a later one that a faster writer made) and nothing is left.
+/// The highest number of a list that anyone knows of. The next list is above it: one with a number that others know as
+/// another list's would never be taken, and a hand-over under that other list would be believed.
+fn newest_epoch(scene: &Scene<'_>) -> u64 {
+    let said = scene.workers.iter().filter_map(|w| w.stats.as_ref()).map(|s| s.epoch.max(s.handover.finished_epoch));
+    said.fold(scene.members.epoch.max(scene.told), u64::max)
+}
+
+/// A hand-over counts when it was under the present list and nothing is left.
 fn finished(worker: &WorkerSeen, epoch: u64) -> bool {
-    worker.stats.as_ref().is_some_and(|s| s.handover.finished_epoch >= epoch && s.handover.left_bytes == 0)
+    worker.stats.as_ref().is_some_and(|s| s.handover.finished_epoch == epoch && s.handover.left_bytes == 0)
 }
 
 /// Before the hand-over begins all is still to be handed over.
 fn held(stats: &Stats, epoch: u64) -> u64 {
     let handover = stats.handover;
-    if handover.running || handover.finished_epoch >= epoch { handover.left_bytes } else { stats.cached_bytes }
+    if handover.running || handover.finished_epoch == epoch { handover.left_bytes } else { stats.cached_bytes }
 }
 
 #[cfg(test)]
@@ -152,8 +171,10 @@ mod tests {
             current: Some(current),
             members,
             workers,
+            told: members.epoch,
             weight: 10,
             drain_started: None,
+            drain_target: None,
             drain_timeout: Duration::from_mins(1),
             now: 1000,
         }
@@ -212,7 +233,7 @@ mod tests {
     fn pods_go_when_every_leaving_worker_finished_for_this_list() {
         let members = list(2, 0..1);
         for (second, third, replicas, draining) in
-            [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![]), (3, 2, 1, vec![])]
+            [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![])]
         {
             let workers = [worker(0), handed_over(1, second), handed_over(2, third)];
             let got = decide(&scene(1, 3, &members, &workers), id);
@@ -245,7 +266,8 @@ mod tests {
         let members = list(2, 0..1);
         let workers = [worker(0), worker(1)];
         for (started, replicas) in [(941, 2), (940, 1), (10, 1)] {
-            let scene = Scene { drain_started: Some(started), ..scene(1, 2, &members, &workers) };
+            let scene =
+                Scene { drain_started: Some(started), drain_target: Some(1), ..scene(1, 2, &members, &workers) };
             assert_eq!(decide(&scene, id).replicas, replicas, "{started}");
         }
         let impatient = Scene { drain_timeout: Duration::ZERO, ..scene(1, 2, &members, &workers) };
@@ -272,5 +294,61 @@ mod tests {
         let scene = Scene { drain_started: Some(990), ..scene(2, 2, &members, &workers) };
         let got = decide(&scene, id);
         assert_eq!((ids(&got.members), got.drain_started, got.step), (vec!["w-0", "w-1"], None, Step::Steady));
+    }
+
+    #[test]
+    fn a_second_scale_in_has_a_clock_of_its_own() {
+        let members = list(2, 0..1);
+        let workers = [worker(0), worker(1), worker(2)];
+        for (target, started) in [(Some(1), 945), (Some(2), 1000), (None, 1000)] {
+            let scene =
+                Scene { drain_started: Some(945), drain_target: target, ..scene(1, 3, &members, &workers) };
+            assert_eq!(decide(&scene, id).drain_started, Some(started), "{target:?}");
+        }
+    }
+
+    fn knowing(ordinal: u32, epoch: u64) -> WorkerSeen {
+        WorkerSeen { stats: Some(Stats { epoch, ..Stats::default() }), ..worker(ordinal) }
+    }
+
+    #[test]
+    fn the_next_number_is_above_all_that_anyone_says() {
+        let lost = MemberList::default;
+        for (case, persisted, told, epochs, expected) in [
+            ("nothing is known", lost(), 0, [0, 0], 1),
+            ("all agree", list(7, 0..2), 7, [7, 7], 7),
+            ("workers are behind", list(7, 0..2), 7, [6, 0], 7),
+            ("the list was lost", lost(), 0, [7, 5], 8),
+            ("the list was lost, and workers began anew", lost(), 7, [0, 0], 8),
+            ("the same list from a backup", list(3, 0..2), 3, [7, 7], 8),
+            ("an older list from a backup", list(3, 0..1), 7, [7, 5], 8),
+            ("only the status knows", list(3, 0..2), 7, [3, 3], 8),
+            ("a change", list(7, 0..1), 7, [7, 7], 8),
+        ] {
+            let workers = [knowing(0, epochs[0]), knowing(1, epochs[1])];
+            let got = decide(&Scene { told, ..scene(2, 2, &persisted, &workers) }, id).members;
+            assert_eq!((got.epoch, ids(&got)), (expected, vec!["w-0", "w-1"]), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_too_low_is_raised_as_soon_as_a_worker_answers() {
+        let silent = [worker(0), worker(1)];
+        let low = decide(&scene(2, 2, &MemberList::default(), &silent), id).members;
+        assert_eq!(low.epoch, 1);
+        let raised = decide(&scene(2, 2, &low, &[knowing(0, 7), worker(1)]), id).members;
+        assert_eq!((raised.epoch, &raised.members), (8, &low.members));
+    }
+
+    #[test]
+    fn a_hand_over_under_another_list_is_not_believed() {
+        // The list from a backup has the number 2, and so had another one, under which the worker handed over.
+        let restored = list(2, 0..2);
+        for finished in [1, 2, 7] {
+            let workers = [worker(0), handed_over(1, finished)];
+            let got = decide(&scene(1, 2, &restored, &workers), id);
+            assert_eq!((got.replicas, &got.draining, ids(&got.members)), (2, &vec![1], vec!["w-0"]), "{finished}");
+            assert!(got.members.epoch > finished);
+        }
     }
 }

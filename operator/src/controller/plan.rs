@@ -16,7 +16,7 @@ use super::{
     observed::{KnownKeys, Observed, Seen, Worker},
     validate::Validated,
 };
-use crate::names::DRAIN_STARTED;
+use crate::names::{DRAIN_STARTED, DRAIN_TARGET};
 
 #[derive(Debug)]
 pub(super) enum Plan {
@@ -98,9 +98,11 @@ fn scaling(pair: &ValidPair, seen: &Seen, now: Timestamp) -> Scaling {
         wanted: pair.runtime.replicas,
         current: statefulset.and_then(|s| s.spec.as_ref()?.replicas).map(i32::unsigned_abs),
         members: &members,
+        told: seen.runtime.as_ref().and_then(|r| r.status.as_ref()?.epoch).unwrap_or_default(),
         workers: &workers(&seen.workers),
         weight: pair.runtime.weight(),
         drain_started: statefulset.and_then(|s| s.annotations().get(DRAIN_STARTED)?.parse().ok()),
+        drain_target: statefulset.and_then(|s| s.annotations().get(DRAIN_TARGET)?.parse().ok()),
         drain_timeout: pair.runtime.drain_timeout,
         now: now.as_second().try_into().unwrap_or_default(),
     };

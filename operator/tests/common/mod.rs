@@ -61,8 +61,9 @@ impl WorkerApi for FakeWorkers {
 
     async fn set_members(&self, _: &Fleet, addr: &str, members: &MemberList) -> Result<(), String> {
         self.told.lock().push(format!("{addr} members {}", members.epoch));
+        // As real ones do, they take newer lists only.
         if let Some(stats) = self.stats.lock().get_mut(addr) {
-            stats.epoch = members.epoch;
+            stats.epoch = stats.epoch.max(members.epoch);
         }
         Ok(())
     }

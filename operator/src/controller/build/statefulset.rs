@@ -13,14 +13,17 @@ use kube::api::ObjectMeta;
 use penstock_api::{Level, names::COMPONENT_WORKER};
 
 use super::{Blueprint, pod};
-use crate::names::DRAIN_STARTED;
+use crate::names::{DRAIN_STARTED, DRAIN_TARGET};
 
 /// The workers. Parallel: they depend on nothing of each other.
 pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
     let names = &blueprint.valid.names;
     let mut metadata = blueprint.of_runtime(names.worker(), COMPONENT_WORKER);
     if let Some(started) = blueprint.scaling.drain_started {
-        metadata.annotations = Some([(DRAIN_STARTED.to_owned(), started.to_string())].into());
+        let target = blueprint.valid_runtime.replicas;
+        metadata.annotations = Some(
+            [(DRAIN_STARTED.to_owned(), started.to_string()), (DRAIN_TARGET.to_owned(), target.to_string())].into(),
+        );
     }
     let deletion = StatefulSetPersistentVolumeClaimRetentionPolicy {
         when_deleted: Some("Delete".into()),
