@@ -11,7 +11,7 @@ use crate::{
     args::Args,
     controller::{self, Settings, build::WorkerDefaults},
     http::HttpServer,
-    lease::{LeaderElection, Timing},
+    lease::{Led, LeaderElection, Timing},
     metrics::Metrics,
     prerequisites::{self, Place},
     readiness::Readiness,
@@ -72,27 +72,16 @@ async fn lead(
     let suffix = Credential::generate()?.to_hex();
     let identity = format!("{}_{}", args.identity, &suffix[..8]);
     let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease_name, &identity, Timing::default());
-    let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return Ok(()) };
-    let ended = stop.child_token();
     let settings = Settings {
         worker_image: args.worker_image.clone(),
         worker_defaults: WorkerDefaults { pull_secrets: args.worker_image_pull_secrets.clone(), ids: args.worker_ids },
         namespace: args.watch_namespace.clone(),
         watch_failed,
     };
-    let control = async {
-        let workers = Arc::new(WireWorkers::default());
-        let controlled = controller::run(client, settings, workers, metrics, ended.clone()).await;
-        ended.cancel();
-        controlled
-    };
-    let lost = async {
-        let lost = ended.run_until_cancelled(leadership.lost.cancelled()).await.is_some();
-        ended.cancel();
-        lost
-    };
-    let (controlled, lost) = tokio::join!(control, lost);
-    leadership.release().await;
-    controlled?;
-    if lost { Err(Error::LostLease(args.lease_name.clone())) } else { Ok(()) }
+    let control = |stop| controller::run(client, settings, Arc::new(WireWorkers::default()), metrics, stop);
+    match election.lead(stop, control).await {
+        Led::Never => Ok(()),
+        Led::Ended(controlled) => Ok(controlled?),
+        Led::Lost => Err(Error::LostLease(args.lease_name.clone())),
+    }
 }

@@ -101,6 +101,17 @@ pub struct Leadership {
     task: JoinHandle<()>,
 }
 
+/// How a candidacy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Led<T> {
+    /// Told to stop before it led.
+    Never,
+    /// What was run as leader ended, and the lease is free.
+    Ended(T),
+    /// The lease was lost, and what was run as leader was dropped.
+    Lost,
+}
+
 /// A lease as last seen, and since when it has looked so.
 struct Seen {
     lease: Option<Lease>,
@@ -116,6 +127,24 @@ impl LeaderElection {
             identity: identity.to_owned(),
             timing,
         }
+    }
+
+    /// Waits for the lease, and runs `control` as long as it is held. Told to stop by the token that it is given, `control`
+    /// finishes what it has under way. When the lease is lost it is dropped instead, requests under way included: another
+    /// may lead soon.
+    pub async fn lead<F: Future>(
+        self,
+        stop: &CancellationToken,
+        control: impl FnOnce(CancellationToken) -> F,
+    ) -> Led<F::Output> {
+        let Some(leadership) = stop.run_until_cancelled(self.acquire()).await else { return Led::Never };
+        let ended = tokio::select! {
+            biased;
+            () = leadership.lost.cancelled() => return Led::Lost,
+            ended = control(stop.clone()) => ended,
+        };
+        leadership.release().await;
+        Led::Ended(ended)
     }
 
     /// Waits until the lease is ours, however long that takes. Cancel-safe.

@@ -42,6 +42,14 @@ fn renewing_keeps_the_time_of_acquisition_and_taking_over_counts() {
     assert_eq!(taken.lease_duration_seconds, Some(15));
 }
 
+#[test]
+fn a_leader_stops_before_another_may_begin() {
+    for timing in [Timing::default(), quick()] {
+        // The other counts from when it saw the last renewal, which is never before the leader began it.
+        assert!(timing.renew_deadline + timing.retry < timing.duration, "{timing:?}");
+    }
+}
+
 fn quick() -> Timing {
     Timing {
         duration: Duration::from_secs(2),
