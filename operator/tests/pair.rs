@@ -64,6 +64,7 @@ async fn a_deleted_pair_leaves_nothing_in_whichever_order_it_goes() {
         let volume = common::uid(&bench.api::<Dataset>("ns").get(name).await.unwrap());
         if dataset_first {
             bench.delete::<Dataset>("ns", name).await;
+            bench.release_claim("ns", name).await;
             bench.gone::<Dataset>("ns", name).await;
             bench.delete::<CacheRuntime>("ns", name).await;
         } else {
@@ -71,9 +72,9 @@ async fn a_deleted_pair_leaves_nothing_in_whichever_order_it_goes() {
             bench.dataset_says("ns", name, "Ready", "False", "RuntimeNotFound").await;
             bench.gone::<StatefulSet>("ns", &format!("{name}-worker")).await;
             bench.delete::<Dataset>("ns", name).await;
+            bench.release_claim("ns", name).await;
             bench.gone::<Dataset>("ns", name).await;
         }
-        bench.release_claim("ns", name).await;
         bench.gone::<PersistentVolumeClaim>("ns", name).await;
         bench.gone::<StatefulSet>("ns", &format!("{name}-worker")).await;
         for secret in ["worker", "client"] {

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display};
 
-pub use status::{DatasetDisplay, DatasetPhase, DatasetStatus, MAX_IN_USE_BY, MountStatus};
+pub use status::{DatasetDisplay, DatasetPhase, DatasetStatus, MountStatus};
 
 /// A kind of UFS that can be mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

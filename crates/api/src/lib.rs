@@ -19,7 +19,7 @@ mod schema;
 pub use condition::{ConditionType, Reason};
 pub use dataset::{
     AccessMode, Consistency, ConsistencyMode, DEFAULT_REVALIDATE, Dataset, DatasetDisplay, DatasetNodeAffinity,
-    DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, MAX_IN_USE_BY, Mount,
+    DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, Mount,
     MountStatus, Owner, Placement, RuntimeReference, SCHEMES, Scheme, SecretKeySelector,
 };
 pub use quantity::{QuantityError, Quota, human_bytes};

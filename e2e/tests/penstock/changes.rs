@@ -42,18 +42,18 @@ pub(crate) async fn a_mount_added_while_it_serves_appears_to_running_pods(case: 
     Ok(())
 }
 
-pub(crate) async fn a_dataset_in_use_waits_and_names_the_pod(case: &Case<'_>) -> Result<()> {
+pub(crate) async fn a_dataset_in_use_is_served_until_its_pod_ends(case: &Case<'_>) -> Result<()> {
     let tree = case.store(&[("a", 2_000_000), ("b", 10)])?;
     case.serve("wanted", 1, "64Mi").await?;
     let reader = Loop::start(case, "its-reader", "wanted", &tree, None).await?;
     case.api("Dataset").delete("wanted", &DeleteParams::background()).await?;
     let says = |object: &DynamicObject| {
         let told = condition(object, "Bound").is_some_and(|bound| {
-            bound["reason"] == "InUse" && bound["message"].as_str().is_some_and(|text| text.contains("its-reader"))
+            bound["reason"] == "InUse" && bound["message"].as_str().is_some_and(|text| text.contains("describe pvc wanted"))
         });
         told && object.metadata.deletion_timestamp.is_some()
     };
-    case.wait_object("Dataset", "wanted", "told that its-reader uses it", says).await?;
+    case.wait_object("Dataset", "wanted", "told to be in use", says).await?;
     reader.more(2).await?;
     reader.stop().await?;
     wait_gone(case, "Dataset", "wanted").await?;

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         faults::an_api_server_down_for_30_s_disturbs_no_reader,
         changes::a_mount_added_while_it_serves_appears_to_running_pods,
         #[exclusive]
-        changes::a_dataset_in_use_waits_and_names_the_pod,
+        changes::a_dataset_in_use_is_served_until_its_pod_ends,
         #[exclusive]
         changes::deleting_in_any_order_leaves_nothing,
         bad_input::an_unknown_scheme_a_bad_quota_and_a_long_name_are_refused,

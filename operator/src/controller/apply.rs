@@ -75,14 +75,22 @@ fn taken(kind: &str, name: &str, dataset: &str) -> Invalid {
 /// whether the volume is bound to the claim.
 async fn apply_volume(objects: VolumeObjects, seen: &Observed, ctx: &Context) -> Result<bool, Error> {
     let applier = ctx.applier();
+    let (claim, volume) = objects.claim.unzip();
+    let apply_claim = async {
+        match claim {
+            Some(claim) => applier.ensure(claim, seen.claim.as_deref(), None).await,
+            None => Ok(None),
+        }
+    };
     let (cache, claim, ()) = tokio::try_join!(
         applier.ensure(objects.cache, seen.cache.as_deref(), None),
-        applier.ensure(objects.claim, seen.claim.as_deref(), None),
+        apply_claim,
         apply_secret(objects.client_secret, seen.client_secret.as_deref(), ctx),
     )?;
     let cache = cache.as_ref().or(seen.cache.as_deref());
-    let (Some(cache), Some(claim)) = (cache, claim.as_ref().or(seen.claim.as_deref())) else { return Ok(false) };
-    let Some(volume) = objects.volume.bind(cache, claim) else { return Ok(false) };
+    let claim = claim.as_ref().or(seen.claim.as_deref());
+    let (Some(cache), Some(claim), Some(volume)) = (cache, claim, volume) else { return Ok(false) };
+    let Some(volume) = volume.bind(cache, claim) else { return Ok(false) };
     let written = applier.ensure_in(&Api::all(ctx.client.clone()), volume, seen.volume.as_deref(), None).await?;
     Ok(written.as_ref().or(seen.volume.as_deref()).is_some_and(|volume| is_bound(claim, volume)))
 }

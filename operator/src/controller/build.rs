@@ -82,9 +82,9 @@ impl Blueprint<'_> {
 #[derive(Debug)]
 pub struct VolumeObjects {
     pub cache: Service,
-    pub claim: PersistentVolumeClaim,
     pub client_secret: Secret,
-    pub volume: UnboundVolume,
+    /// `None` for a Dataset under deletion: what is gone of the two does not come back.
+    pub claim: Option<(PersistentVolumeClaim, UnboundVolume)>,
 }
 
 /// What runs the workers.
@@ -106,11 +106,11 @@ pub fn volume_objects(
 ) -> VolumeObjects {
     // A Service that was lost comes back where mounts look for it.
     let endpoint = volume.filter(|_| cache.is_none()).and_then(volume::address_of);
+    let is_going = blueprint.dataset.metadata.deletion_timestamp.is_some();
     VolumeObjects {
         cache: cache_service(blueprint, endpoint),
-        claim: claim(blueprint),
         client_secret: client_secret(blueprint),
-        volume: persistent_volume(blueprint, volume),
+        claim: (!is_going).then(|| (claim(blueprint), persistent_volume(blueprint, volume))),
     }
 }
 

@@ -4,11 +4,11 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::StatefulSet,
-        core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
+        core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,
     },
 };
-use kube::{Api, Resource, ResourceExt, api::ListParams};
+use kube::{Api, Resource, ResourceExt};
 use penstock_api::{Dataset, names::FINALIZER};
 use penstock_plan::{Names, names::persistent_volume};
 use serde::de::DeserializeOwned;
@@ -21,29 +21,26 @@ use super::{
 use crate::context::Context;
 
 /// How far the deletion of a Dataset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Done,
-    /// These pods use the claim.
-    InUse(Vec<String>),
+    /// The claim is still there: pods use it, or have just ceased to.
+    ClaimRemains,
 }
 
-/// Deletes everything once no pod uses the claim, then lets the Dataset go.
+/// Deletes the claim. Kubernetes keeps it while pods use it, and lets no other pod begin to; its end is watched. Then
+/// deletes all the rest, and lets the Dataset go.
 pub(super) async fn delete(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Progress, Error> {
     if !dataset.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(Progress::Done);
     }
-    let mut users = users(ctx, names).await?;
     let seen = dereference::watched(&ctx.stores, dataset, names);
     let applier = ctx.applier();
-    if users.is_empty() {
-        if let Some(claim) = &seen.claim {
+    if let Some(claim) = &seen.claim {
+        if claim.metadata.deletion_timestamp.is_none() {
             delete_one::<PersistentVolumeClaim>(&applier, names, &claim.name_any()).await?;
         }
-        // Nobody can begin to use a claim under deletion, so this second look is the last.
-        users = self::users(ctx, names).await?;
-    }
-    if !users.is_empty() {
-        return Ok(Progress::InUse(users));
+        return Ok(Progress::ClaimRemains);
     }
     of_runtime(names, &seen, ctx).await?;
     of_dataset(dataset, names, &seen, ctx).await?;
@@ -59,8 +56,7 @@ pub(super) async fn of_runtime(names: &Names, seen: &Observed, ctx: &Context) ->
     let worker = names.worker();
     if let Some(statefulset) = &seen.statefulset {
         // Its Secret is not watched, and is there exactly while the StatefulSet is.
-        delete_one::<Secret>(&applier, names, &worker).await?;
-        ctx.secrets.forget(&names.namespace, &worker);
+        delete_secret(&worker, names, ctx).await?;
         if statefulset.metadata.deletion_timestamp.is_none() {
             delete_one::<StatefulSet>(&applier, names, &worker).await?;
         }
@@ -90,19 +86,20 @@ async fn of_dataset(dataset: &Dataset, names: &Names, seen: &Observed, ctx: &Con
         delete_one::<ConfigMap>(&applier, names, &names.members()).await?;
     }
     for name in [names.client_secret(), names.worker()] {
-        if ours(ctx, names, &name).await? {
-            delete_one::<Secret>(&applier, names, &name).await?;
-        }
-        ctx.secrets.forget(&names.namespace, &name);
+        delete_secret(&name, names, ctx).await?;
     }
     Ok(())
 }
 
-/// Whether there is a Secret of this name that the operator made.
-async fn ours(ctx: &Context, names: &Names, name: &str) -> Result<bool, Error> {
-    let found = ctx.secrets.get(&ctx.client, &names.namespace, name).await;
-    let found = found.map_err(|source| apply::error::<Secret>("read", name, source))?;
-    Ok(found.is_some_and(|secret| is_ours(secret.as_ref(), &names.dataset)))
+/// Unless it is someone else's who took the name. It is read anew: what is remembered may have been replaced.
+async fn delete_secret(name: &str, names: &Names, ctx: &Context) -> Result<(), Error> {
+    ctx.secrets.forget(&names.namespace, name);
+    let api = Api::<Secret>::namespaced(ctx.client.clone(), &names.namespace);
+    let found = api.get_metadata_opt(name).await.map_err(|source| apply::error::<Secret>("read", name, source))?;
+    if found.is_some_and(|secret| is_ours(&secret, &names.dataset)) {
+        ctx.applier().delete(&api, name).await?;
+    }
+    Ok(())
 }
 
 async fn delete_one<K>(applier: &Applier<'_>, names: &Names, name: &str) -> Result<(), Error>
@@ -110,23 +107,4 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     applier.delete(&Api::<K>::namespaced(applier.client.clone(), &names.namespace), name).await
-}
-
-/// Pods of the namespace that use the Dataset's claim and have not ended, by name.
-async fn users(ctx: &Context, names: &Names) -> Result<Vec<String>, Error> {
-    let api = Api::<Pod>::namespaced(ctx.client.clone(), &names.namespace);
-    let list = api.list(&ListParams::default()).await.map_err(|source| apply::error::<Pod>("read", "list", source))?;
-    let mut users: Vec<_> =
-        list.items.iter().filter(|pod| uses(pod, &names.dataset)).map(ResourceExt::name_any).collect();
-    users.sort();
-    Ok(users)
-}
-
-fn uses(pod: &Pod, claim: &str) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
-        return false;
-    }
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes.filter_map(|v| v.persistent_volume_claim.as_ref()).any(|v| v.claim_name == claim)
 }

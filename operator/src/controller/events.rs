@@ -42,7 +42,7 @@ pub(super) fn transitions(old: &[Condition], new: &[Condition]) -> Vec<News> {
         };
         // Several conditions may fail for one reason: one Event says it.
         if news && events.iter().all(|(_, reason, _)| *reason != condition.reason) {
-            let normal = condition.status == "True" && condition.reason != "InUse" || benign;
+            let normal = condition.status == "True" || benign;
             let kind = if normal { EventType::Normal } else { EventType::Warning };
             events.push((kind, condition.reason.clone(), condition.message.clone()));
         }

@@ -14,7 +14,7 @@ use super::{
     apply::{self, Applied},
     build::{self, Blueprint},
     deletion, dereference,
-    observed::Seen,
+    observed::{Observed, Seen},
     plan::{self, Moment, Plan, Serve, Stage},
     status::{self, View},
     validate::{self, Validated},
@@ -25,10 +25,10 @@ use crate::context::Context;
 const WATCHED: Duration = Duration::from_millis(200);
 /// While others wait to be mountable.
 const TURN: Duration = Duration::from_secs(1);
-/// Pods are not watched but those of workers.
-const IN_USE: Duration = Duration::from_secs(2);
 /// Time between the two objects of a pair; a creation is stamped in whole seconds.
 const COUNTERPART: Duration = Duration::from_secs(3);
+/// Time that Kubernetes takes to let a claim go that no pod uses.
+const LET_GO: Duration = Duration::from_secs(5);
 /// While something is missing or wrong: not all of it is watched.
 const MENDED: Duration = Duration::from_secs(5);
 /// While workers run: how old their numbers in the status may be.
@@ -76,20 +76,19 @@ impl Error {
 pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Error> {
     let names = Names::new(dataset.namespace().unwrap_or_default(), dataset.name_any());
     if dataset.metadata.deletion_timestamp.is_none() {
-        return serve(&dataset, &names, &[], &ctx).await;
+        return serve(&dataset, &names, &ctx).await;
     }
     match deletion::delete(&dataset, &names, &ctx).await? {
         deletion::Progress::Done => Ok(Action::await_change()),
-        // They are served on, as far as the namespace lets.
-        deletion::Progress::InUse(users) => match serve(&dataset, &names, &users, &ctx).await {
-            Err(Error::Apply(error)) if error.is_terminating() => Ok(Action::requeue(IN_USE)),
-            served => served.map(|_| Action::requeue(IN_USE)),
+        // The pods that use it are served on, as far as the namespace lets.
+        deletion::Progress::ClaimRemains => match serve(&dataset, &names, &ctx).await {
+            Err(Error::Apply(error)) if error.is_terminating() => Ok(Action::requeue(MENDED)),
+            served => served,
         },
     }
 }
 
-/// `users` are the pods that a Dataset under deletion waits for.
-async fn serve(dataset: &Dataset, names: &Names, users: &[String], ctx: &Context) -> Result<Action, Error> {
+async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action, Error> {
     // 1. Dereference: the API server and the workers are asked.
     let seen = dereference::dereference(dataset, names, ctx).await?;
 
@@ -126,7 +125,7 @@ async fn serve(dataset: &Dataset, names: &Names, users: &[String], ctx: &Context
         scaling: plan.scaling(),
         workers: &workers,
         trouble: trouble.as_ref(),
-        users,
+        in_use: is_in_use(&seen.own, moment.now),
     };
     status::publish(&view, ctx).await?;
     Ok(Action::requeue(pause(&view)))
@@ -165,6 +164,13 @@ async fn set_up(
     Ok(applied)
 }
 
+/// Whether pods keep a claim under deletion. One that nobody uses takes Kubernetes a moment to let go.
+fn is_in_use(seen: &Observed, now: Timestamp) -> bool {
+    let deleted = seen.claim.as_ref().and_then(|claim| claim.metadata.deletion_timestamp.as_ref());
+    let age = deleted.and_then(|deleted| Duration::try_from(now.duration_since(deleted.0)).ok());
+    age.is_some_and(|age| age >= LET_GO)
+}
+
 /// How long to wait when there is nothing to tell users yet.
 fn silence(dataset: &Dataset, validated: &Validated, plan: &Plan, seen: &Seen, moment: Moment) -> Option<Duration> {
     let is_alone = validated.pair.as_ref().is_err_and(|problem| problem.reason == Reason::RuntimeNotFound);
@@ -195,7 +201,7 @@ fn pause(view: &View<'_>) -> Duration {
     let incomplete = view.scaling.is_some_and(|s| (view.workers.len() as u32) < s.replicas) || view.trouble.is_some();
     if behind || draining || is_new {
         MOVING
-    } else if view.problem.is_some() || troubled || incomplete {
+    } else if view.problem.is_some() || troubled || incomplete || view.is_deleting() {
         MENDED
     } else if view.workers.is_empty() {
         QUIET
@@ -216,5 +222,16 @@ mod tests {
             assert_eq!(grace(Some(Time(created)), now), rest.map(Duration::from_millis), "{age} ms");
         }
         assert_eq!(grace(None, created), None);
+    }
+
+    #[test]
+    fn a_claim_that_is_let_go_at_once_was_not_in_use() {
+        let deleted = Timestamp::from_second(1_000).unwrap();
+        let claim = serde_json::from_value(serde_json::json!({"metadata": {"deletionTimestamp": deleted}})).unwrap();
+        let seen = Observed { claim: Some(Arc::new(claim)), ..Observed::default() };
+        for (age, in_use) in [(0, false), (4, false), (5, true), (90, true)] {
+            assert_eq!(is_in_use(&seen, deleted + jiff::SignedDuration::from_secs(age)), in_use, "{age} s");
+        }
+        assert!(!is_in_use(&Observed::default(), deleted));
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
-    MAX_IN_USE_BY, MountStatus, Reason, TierStatus,
+    MountStatus, Reason, TierStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
@@ -39,8 +39,8 @@ pub struct View<'a> {
     pub scaling: Option<&'a Scaling>,
     pub workers: &'a [WorkerSeen],
     pub trouble: Option<&'a PodTrouble>,
-    /// Pods that a Dataset under deletion waits for.
-    pub users: &'a [String],
+    /// Pods keep the claim of a Dataset under deletion.
+    pub in_use: bool,
 }
 
 impl View<'_> {
@@ -64,7 +64,7 @@ impl View<'_> {
         status.is_some_and(|status| is_true(&status.conditions, ConditionType::Ready))
     }
 
-    fn is_deleting(&self) -> bool {
+    pub(super) fn is_deleting(&self) -> bool {
         self.dataset.metadata.deletion_timestamp.is_some()
     }
 
@@ -112,8 +112,6 @@ pub fn dataset(view: &View<'_>, now: Timestamp) -> DatasetStatus {
         cached_bytes: cached(view, old.cached_bytes),
         cache_capacity_bytes: view.capacity(),
         hit_ratio_percent: view.hit_ratio(),
-        in_use_by: view.users.iter().take(MAX_IN_USE_BY).cloned().collect(),
-        in_use_by_count: view.is_deleting().then_some(view.users.len() as u64),
         ..DatasetStatus::default()
     };
     status.with_derived()

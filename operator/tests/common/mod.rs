@@ -235,9 +235,13 @@ impl Bench {
         .await;
     }
 
-    /// In the place of the controller manager, which lets a claim go when no pod uses it.
+    /// In the place of the controller manager, which lets a claim under deletion go when no pod uses it.
     pub(crate) async fn release_claim(&self, namespace: &str, name: &str) {
         let api = self.api::<PersistentVolumeClaim>(namespace);
+        wait_for(&format!("{namespace}: claim {name} under deletion"), || async {
+            api.get(name).await.unwrap().metadata.deletion_timestamp
+        })
+        .await;
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         api.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }

@@ -31,6 +31,8 @@ async fn scenarios_of_a_dataset_that_serves() {
         mended::what_someone_deletes_or_changes_is_as_it_was(&bench),
         mended::claim_and_volume_that_were_deleted_are_made_anew_for_each_other(&bench),
         mended::secrets_that_were_deleted_come_back_with_the_key_that_mounts_hold(&bench),
+        deletion::a_dataset_under_deletion_is_served_while_its_claim_is_in_use_and_the_claim_goes_first(&bench),
+        deletion::a_secret_of_someone_else_under_the_workers_name_survives(&bench),
         deletion::a_finalizer_of_someone_else_is_kept_and_nothing_is_made_again_meanwhile(&bench),
     );
 }

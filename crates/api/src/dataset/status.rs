@@ -7,9 +7,6 @@ use strum::{AsRefStr, Display};
 
 use crate::human_bytes;
 
-/// The most pod names that [`DatasetStatus::in_use_by`] lists.
-pub const MAX_IN_USE_BY: usize = 20;
-
 /// What is known of a Dataset. Written by the operator only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -58,16 +55,6 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio_percent: Option<f64>,
 
-    /// Pods that use the Dataset's claim, in the order of their names, at most 20. A Dataset that is deleted waits for
-    /// them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20))]
-    pub in_use_by: Vec<String>,
-
-    /// Number of pods that use the Dataset's claim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_use_by_count: Option<u64>,
-
     /// The numbers above for people, as `kubectl get` shows them. Programs read the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display: Option<DatasetDisplay>,
@@ -84,7 +71,7 @@ pub enum DatasetPhase {
     Ready,
     /// It cannot work as written; the conditions say why and what to mend.
     Failed,
-    /// Being deleted; waits for the pods in `inUseBy`.
+    /// Being deleted; waits for the pods that use its claim.
     Deleting,
 }
 

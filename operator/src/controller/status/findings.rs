@@ -32,13 +32,15 @@ pub(super) fn bound(view: &View<'_>) -> Finding {
 }
 
 fn deleting(kind: ConditionType, view: &View<'_>) -> Finding {
-    if view.users.is_empty() {
+    if !view.in_use {
         return finding(kind, Some(false), Reason::Deleting, "being deleted");
     }
-    let (shown, more) = view.users.split_at(view.users.len().min(3));
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    let message = format!("being deleted, but pods use it: {}{more}; delete them, or let them end", shown.join(", "));
-    finding(kind, Some(view.bound), Reason::InUse, message)
+    let (claim, namespace) = (&view.names.dataset, &view.names.namespace);
+    let message = format!(
+        "being deleted, but pods use its claim '{claim}' (kubectl describe pvc {claim} -n {namespace} names them); \
+         delete them, or let them end; they are served meanwhile, and no other pod can start with it"
+    );
+    finding(kind, Some(false), Reason::InUse, message)
 }
 
 pub(super) fn ready(view: &View<'_>) -> Finding {

@@ -23,7 +23,7 @@ struct Scene {
     scaling: Option<Scaling>,
     workers: Vec<WorkerSeen>,
     trouble: Option<PodTrouble>,
-    users: Vec<String>,
+    in_use: bool,
 }
 
 /// Seconds since the epoch.
@@ -50,7 +50,7 @@ impl Scene {
             scaling: None,
             workers: Vec::new(),
             trouble: None,
-            users: Vec::new(),
+            in_use: false,
         }
     }
 
@@ -90,9 +90,9 @@ impl Scene {
         self
     }
 
-    fn deleted_with(mut self, users: &[&str]) -> Self {
+    fn deleted(mut self, in_use: bool) -> Self {
         self.dataset.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        self.users = users.iter().map(ToString::to_string).collect();
+        self.in_use = in_use;
         self
     }
 
@@ -117,7 +117,7 @@ impl Scene {
             scaling: self.scaling.as_ref(),
             workers: &self.workers,
             trouble: self.trouble.as_ref(),
-            users: &self.users,
+            in_use: self.in_use,
         })
     }
 

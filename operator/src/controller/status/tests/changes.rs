@@ -89,7 +89,7 @@ fn the_time_of_a_condition_moves_with_its_status_only() {
 #[test]
 fn the_same_situation_gives_the_same_status_so_that_nothing_is_written() {
     let wrong = Scene::serving().problem(Reason::SecretNotFound, "m");
-    for scene in [Scene::bound(), Scene::serving(), wrong, Scene::serving().deleted_with(&["x"])] {
+    for scene in [Scene::bound(), Scene::serving(), wrong, Scene::serving().deleted(true)] {
         let again = scene.clone().after(&scene);
         assert_eq!(Some(again.of_dataset(at(9))), again.dataset.status);
         assert_eq!(again.of_runtime(at(9)), again.runtime.unwrap().status);

@@ -182,27 +182,16 @@ fn a_dataset_that_cannot_be_set_up_as_written_says_what_stands() {
 }
 
 #[test]
-fn a_dataset_under_deletion_names_the_pods_that_it_waits_for() {
+fn a_dataset_under_deletion_says_whether_pods_use_it_and_who_names_them() {
     use DatasetPhase::Deleting;
-    const END: &str = "delete them, or let them end";
     let serves = "True WorkersReady";
-    for (users, words, expected) in [
-        (&[][..], &["being deleted"][..], "False Deleting"),
-        (&["x"], &["pods use it: x; ", END], "True InUse"),
-        (&["x", "y", "z"], &["pods use it: x, y, z; ", END], "True InUse"),
-        (&["v", "w", "x", "y", "z"], &["pods use it: v, w, x and 2 more; ", END], "True InUse"),
-    ] {
-        let scene = Scene::serving().deleted_with(users);
-        let status = scene.of_dataset(at(2));
-        assert_eq!((&*status.in_use_by, status.in_use_by_count), (&*scene.users, Some(users.len() as u64)));
-        check([("deleted", scene, Deleting, [expected, serves, WELL], words)]);
-    }
-    let unbound = Scene { bound: false, ..Scene::bound().deleted_with(&["x"]) };
-    check([("unbound", unbound, Deleting, ["False InUse", "False WorkersNotReady", SILENT], &["pods use it: x"])]);
-    let many: Vec<String> = (0..30).map(|number| format!("pod-{number:02}")).collect();
-    let status = Scene { users: many, ..Scene::serving().deleted_with(&[]) }.of_dataset(at(2));
-    assert_eq!((status.in_use_by.len(), status.in_use_by_count), (20, Some(30)));
-    assert_eq!(Scene::serving().of_dataset(at(2)).in_use_by_count, None, "it is counted on deletion only");
+    let words = &["pods use its claim 'a'", "kubectl describe pvc a -n ns", "delete them, or let them end"][..];
+    let unbound = Scene { bound: false, ..Scene::bound() };
+    check([
+        ("free", Scene::serving().deleted(false), Deleting, ["False Deleting", serves, WELL], &["being deleted"]),
+        ("in use", Scene::serving().deleted(true), Deleting, ["False InUse", serves, WELL], words),
+        ("unbound", unbound.deleted(true), Deleting, ["False InUse", "False WorkersNotReady", SILENT], words),
+    ]);
 }
 
 #[test]
