@@ -11,7 +11,7 @@ use crate::{
     args::Args,
     controller::{self, Settings, build::WorkerDefaults},
     http::HttpServer,
-    lease::{Led, LeaderElection, Timing},
+    lease::{LeaderElection, Led, Timing},
     metrics::Metrics,
     prerequisites::{self, Place},
     readiness::Readiness,

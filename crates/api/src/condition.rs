@@ -31,6 +31,8 @@ pub enum Reason {
     MountsHealthy,
     /// Every tier can be used.
     TiersHealthy,
+    /// Bound, but the volume was made with another readahead.
+    ReadaheadKept,
 
     // Something is missing that someone may still bring.
     /// No CacheRuntime of the name.
@@ -79,6 +81,8 @@ pub enum Reason {
     Draining,
     /// A tier cannot be written, or its medium is smaller than its quota.
     TierUnusable,
+    /// A tier's quota was raised above what the claims of workers were made for.
+    ClaimTooSmall,
     /// Nobody has answered yet.
     NotReported,
 

@@ -19,8 +19,8 @@ mod schema;
 pub use condition::{ConditionType, Reason};
 pub use dataset::{
     AccessMode, Consistency, ConsistencyMode, DEFAULT_REVALIDATE, Dataset, DatasetDisplay, DatasetNodeAffinity,
-    DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, Mount,
-    MountStatus, Owner, Placement, RuntimeReference, SCHEMES, Scheme, SecretKeySelector,
+    DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, Mount, MountStatus,
+    Owner, Placement, RuntimeReference, SCHEMES, Scheme, SecretKeySelector,
 };
 pub use quantity::{QuantityError, Quota, human_bytes};
 pub use runtime::{

@@ -255,7 +255,8 @@ pub struct Level {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_source: Option<VolumeSource>,
 
-    /// A PersistentVolumeClaim for each worker. Cannot be changed, added or removed later.
+    /// A PersistentVolumeClaim for each worker. Cannot be changed, added or removed later. Without a storage request it asks
+    /// for an eighth more than the quota, and keeps that when the quota changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim_template: Option<VolumeClaimTemplate>,
 
@@ -331,7 +332,8 @@ pub struct VolumeClaimTemplate {
 #[serde(rename_all = "camelCase")]
 pub struct Client {
     /// The most bytes that a mount fetches ahead of one sequential reader, as a quantity from `0` (none) to `1Gi`. The
-    /// window grows up to it as the reader goes on. Default: 8Mi for each worker, but from 48Mi to 64Mi.
+    /// window grows up to it as the reader goes on. Default: 8Mi for each worker, but from 48Mi to 64Mi. A Dataset keeps
+    /// what it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readahead: Option<Quantity>,
 }

@@ -232,9 +232,7 @@ mod tests {
     #[test]
     fn pods_go_when_every_leaving_worker_finished_for_this_list() {
         let members = list(2, 0..1);
-        for (second, third, replicas, draining) in
-            [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![])]
-        {
+        for (second, third, replicas, draining) in [(2, 0, 3, vec![2]), (2, 1, 3, vec![2]), (2, 2, 1, vec![])] {
             let workers = [worker(0), handed_over(1, second), handed_over(2, third)];
             let got = decide(&scene(1, 3, &members, &workers), id);
             assert_eq!((got.replicas, got.draining), (replicas, draining), "{second} {third}");
@@ -301,8 +299,7 @@ mod tests {
         let members = list(2, 0..1);
         let workers = [worker(0), worker(1), worker(2)];
         for (target, started) in [(Some(1), 945), (Some(2), 1000), (None, 1000)] {
-            let scene =
-                Scene { drain_started: Some(945), drain_target: target, ..scene(1, 3, &members, &workers) };
+            let scene = Scene { drain_started: Some(945), drain_target: target, ..scene(1, 3, &members, &workers) };
             assert_eq!(decide(&scene, id).drain_started, Some(started), "{target:?}");
         }
     }

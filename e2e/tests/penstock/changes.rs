@@ -49,7 +49,8 @@ pub(crate) async fn a_dataset_in_use_is_served_until_its_pod_ends(case: &Case<'_
     case.api("Dataset").delete("wanted", &DeleteParams::background()).await?;
     let says = |object: &DynamicObject| {
         let told = condition(object, "Bound").is_some_and(|bound| {
-            bound["reason"] == "InUse" && bound["message"].as_str().is_some_and(|text| text.contains("describe pvc wanted"))
+            bound["reason"] == "InUse"
+                && bound["message"].as_str().is_some_and(|text| text.contains("describe pvc wanted"))
         });
         told && object.metadata.deletion_timestamp.is_some()
     };

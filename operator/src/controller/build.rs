@@ -26,7 +26,7 @@ use penstock_plan::{
 pub use config::{client_secret, members, worker_secret};
 pub use pod::Ids;
 pub use services::{budget, cache_service, headless_service, service_account};
-pub use statefulset::statefulset;
+pub use statefulset::{claim_storage, statefulset};
 pub use volume::{UnboundVolume, claim, persistent_volume};
 
 /// All that the objects of one pair are made from.
@@ -39,6 +39,8 @@ pub struct Blueprint<'a> {
     pub files: &'a ConfigFiles,
     pub keys: &'a Keys,
     pub scaling: &'a Scaling,
+    /// The workers that are there.
+    pub observed: Option<&'a StatefulSet>,
     /// Image of the worker unless the runtime names one.
     pub default_image: &'a str,
     pub defaults: &'a WorkerDefaults,

@@ -125,6 +125,8 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         scaling: plan.scaling(),
         workers: &workers,
         trouble: trouble.as_ref(),
+        statefulset: seen.own.statefulset.as_deref(),
+        volume: seen.own.volume.as_deref(),
         in_use: is_in_use(&seen.own, moment.now),
     };
     status::publish(&view, ctx).await?;
@@ -149,6 +151,7 @@ async fn set_up(
         files: &serve.files,
         keys: &serve.keys,
         scaling: &serve.scaling,
+        observed: seen.own.statefulset.as_deref(),
         default_image: &ctx.worker_image,
         defaults: &ctx.worker_defaults,
     };

@@ -5,6 +5,7 @@ mod publish;
 mod trouble;
 
 use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolume};
 use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
@@ -39,6 +40,9 @@ pub struct View<'a> {
     pub scaling: Option<&'a Scaling>,
     pub workers: &'a [WorkerSeen],
     pub trouble: Option<&'a PodTrouble>,
+    /// The workers and the volume that are there.
+    pub statefulset: Option<&'a StatefulSet>,
+    pub volume: Option<&'a PersistentVolume>,
     /// Pods keep the claim of a Dataset under deletion.
     pub in_use: bool,
 }

@@ -45,7 +45,9 @@ pub(crate) async fn a_finalizer_of_someone_else_is_kept_and_nothing_is_made_agai
     bench.gone::<Dataset>(ns, "a").await;
 }
 
-pub(crate) async fn a_dataset_under_deletion_is_served_while_its_claim_is_in_use_and_the_claim_goes_first(bench: &Bench) {
+pub(crate) async fn a_dataset_under_deletion_is_served_while_its_claim_is_in_use_and_the_claim_goes_first(
+    bench: &Bench,
+) {
     let ns = "in-use";
     serving(bench, ns).await;
     let claims = bench.api::<PersistentVolumeClaim>(ns);
@@ -72,7 +74,8 @@ pub(crate) async fn a_dataset_under_deletion_is_served_while_its_claim_is_in_use
 pub(crate) async fn a_secret_of_someone_else_under_the_workers_name_survives(bench: &Bench) {
     let ns = "stranger";
     serving(bench, ns).await;
-    let theirs = || json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a-worker"}, "stringData": {"k": "v"}});
+    let theirs =
+        || json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a-worker"}, "stringData": {"k": "v"}});
     bench.delete::<Secret>(ns, "a-worker").await;
     let theirs: Secret = bench.apply(ns, theirs()).await;
     bench.delete::<CacheRuntime>(ns, "a").await;

@@ -23,6 +23,7 @@ async fn scenarios_of_a_dataset_that_serves() {
     tokio::join!(
         scaling::a_worker_that_never_ends_handing_over_goes_when_its_time_is_over(&bench),
         scaling::a_change_of_mind_keeps_the_worker_that_was_to_go(&bench),
+        scaling::a_quota_raised_beside_a_claim_template_is_told_and_holds_up_no_scaling(&bench),
         serving::mounts_change_without_a_restart(&bench),
         serving::a_secret_that_goes_and_comes_back_takes_readiness_with_it(&bench),
         serving::a_ufs_that_denies_is_told_and_recovers(&bench),

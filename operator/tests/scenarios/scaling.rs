@@ -3,7 +3,7 @@ use std::time::Instant;
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod, events::v1::Event};
 use kube::{ResourceExt, api::ListParams};
 use penstock_api::CacheRuntimePhase;
-use penstock_wire::message::Handover;
+use penstock_wire::message::{Handover, TierStats};
 use serde_json::json;
 
 use super::*;
@@ -98,4 +98,32 @@ pub(crate) async fn a_change_of_mind_keeps_the_worker_that_was_to_go(bench: &Ben
     let epoch = status.epoch.unwrap();
     wait_for("the list at both", || async { (bench.workers.stats.lock()[&leaving].epoch >= epoch).then_some(()) })
         .await;
+}
+
+pub(crate) async fn a_quota_raised_beside_a_claim_template_is_told_and_holds_up_no_scaling(bench: &Bench) {
+    let ns = "claims";
+    bench.namespace(ns).await;
+    let runtime = |quota: &str, replicas: u32| {
+        let level = json!({"mediumType": "SSD", "quota": quota, "volumeClaimTemplate": {"spec": {}}});
+        let mut runtime = common::runtime("a");
+        runtime["spec"] = json!({"replicas": replicas, "tieredStore": {"levels": [level]}});
+        runtime
+    };
+    bench.apply::<Dataset>(ns, common::dataset("a")).await;
+    bench.apply::<CacheRuntime>(ns, runtime("1Gi", 2)).await;
+    for worker in served(bench, ns).await {
+        let tier = TierStats { medium: "SSD".into(), quota_bytes: 1 << 30, used_bytes: 0, trouble: None };
+        bench.workers.stats.lock().get_mut(&worker).unwrap().tiers = vec![tier];
+    }
+    let before = statefulset(bench, ns).await;
+
+    bench.apply::<CacheRuntime>(ns, runtime("8Gi", 3)).await;
+    replicas(bench, ns, 3).await;
+    let after = statefulset(bench, ns).await;
+    assert_eq!(after.spec.unwrap().volume_claim_templates, before.spec.unwrap().volume_claim_templates);
+    wait_for("the claims told to be too small", || async {
+        let conditions = runtime_status(bench, ns).await.conditions;
+        conditions.into_iter().find(|c| c.reason == "ClaimTooSmall" && c.message.contains("quota 8Gi"))
+    })
+    .await;
 }

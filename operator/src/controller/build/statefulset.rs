@@ -57,11 +57,22 @@ pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
 fn claim_templates(blueprint: &Blueprint<'_>) -> Option<Vec<PersistentVolumeClaim>> {
     let quotas = blueprint.valid_runtime.tiers.iter().map(|tier| tier.quota);
     let levels = blueprint.runtime.spec.tiered_store.levels.iter().zip(quotas).enumerate();
-    let templates: Vec<_> = levels.filter_map(|(index, (level, quota))| claim_template(index, level, quota)).collect();
+    let kept = |index| blueprint.observed.and_then(|observed| claim_storage(observed, index)).cloned();
+    let templates: Vec<_> =
+        levels.filter_map(|(index, (level, quota))| claim_template(index, level, quota, kept(index))).collect();
     (!templates.is_empty()).then_some(templates)
 }
 
-fn claim_template(index: usize, level: &Level, quota: u64) -> Option<PersistentVolumeClaim> {
+/// The storage that the claims of a level ask for.
+pub fn claim_storage(observed: &StatefulSet, index: usize) -> Option<&Quantity> {
+    let templates = observed.spec.as_ref()?.volume_claim_templates.as_ref()?;
+    let name = pod::tier_volume(index);
+    let template = templates.iter().find(|template| template.metadata.name.as_ref() == Some(&name))?;
+    template.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")
+}
+
+/// Templates cannot change: `kept` is the storage that the claims were made with, whatever the quota is now.
+fn claim_template(index: usize, level: &Level, quota: u64, kept: Option<Quantity>) -> Option<PersistentVolumeClaim> {
     let template = level.volume_claim_template.as_ref()?;
     let mut spec: PersistentVolumeClaimSpec = template.spec.clone();
     spec.access_modes.get_or_insert_with(|| vec!["ReadWriteOnce".into()]);
@@ -69,7 +80,7 @@ fn claim_template(index: usize, level: &Level, quota: u64) -> Option<PersistentV
         spec.resources.get_or_insert_default().requests.get_or_insert_default();
     // A file system keeps some of its volume for itself: an eighth more than the tier is to hold.
     let room = quota.saturating_add(quota / 8);
-    requests.entry("storage".into()).or_insert_with(|| pod::bytes(room));
+    requests.entry("storage".into()).or_insert_with(|| kept.unwrap_or_else(|| pod::bytes(room)));
     let (labels, annotations) = (template.metadata.labels.clone(), template.metadata.annotations.clone());
     Some(PersistentVolumeClaim {
         metadata: ObjectMeta {

@@ -91,6 +91,7 @@ impl Plans {
             files: &self.files,
             keys: &self.keys,
             scaling: &self.scaling,
+            observed: None,
             default_image: "penstock:test",
             defaults: &self.defaults,
         }

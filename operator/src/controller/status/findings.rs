@@ -1,11 +1,11 @@
 //! One finding per condition type.
 
-use penstock_api::{ConditionType, Reason, condition::Finding, human_bytes};
+use penstock_api::{ConditionType, Quota, Reason, condition::Finding, human_bytes, names::ATTRIBUTE_READAHEAD};
 use penstock_plan::{scaling::Step, validate::Invalid};
 use penstock_wire::config::WIRE_PORT;
 use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
-use super::View;
+use super::{super::build::claim_storage, View};
 
 fn finding(kind: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Finding {
     Finding { kind, holds, reason, message: message.into() }
@@ -26,9 +26,28 @@ pub(super) fn bound(view: &View<'_>) -> Finding {
             finding(kind, Some(true), Reason::Bound, "pods can mount it, as it was before the last change")
         }
         Some(problem) => failed(kind, problem),
-        None if view.bound => finding(kind, Some(true), Reason::Bound, "pods can mount it"),
+        None if view.bound => match other_readahead(view) {
+            Some(message) => finding(kind, Some(true), Reason::ReadaheadKept, message),
+            None => finding(kind, Some(true), Reason::Bound, "pods can mount it"),
+        },
         None => finding(kind, Some(false), Reason::VolumePending, "its volume is being set up"),
     }
+}
+
+/// A volume keeps what it was made with.
+fn other_readahead(view: &View<'_>) -> Option<String> {
+    let attributes = view.volume?.spec.as_ref()?.csi.as_ref()?.volume_attributes.as_ref()?;
+    let made_with = attributes.get(ATTRIBUTE_READAHEAD).map(String::as_str);
+    let wanted = view.valid_runtime?.readahead.map(|bytes| bytes.to_string());
+    (made_with != wanted.as_deref()).then(|| {
+        let said = |bytes: Option<&str>| bytes.map_or("the default".to_owned(), |bytes| format!("{bytes} bytes"));
+        format!(
+            "pods can mount it; spec.client.readahead of the CacheRuntime is now {}, but the volume was made with {}, \
+             and volumes cannot change; delete and create the Dataset to have it",
+            said(wanted.as_deref()),
+            said(made_with)
+        )
+    })
 }
 
 fn deleting(kind: ConditionType, view: &View<'_>) -> Finding {
@@ -202,6 +221,28 @@ pub(super) fn tiers(view: &View<'_>) -> Finding {
             );
             finding(kind, Some(false), Reason::TierUnusable, message)
         }
-        None => finding(kind, Some(true), Reason::TiersHealthy, "every tier can be used"),
+        None => match outgrown(view) {
+            Some(message) => finding(kind, Some(false), Reason::ClaimTooSmall, message),
+            None => finding(kind, Some(true), Reason::TiersHealthy, "every tier can be used"),
+        },
     }
+}
+
+/// A tier whose quota was raised above what the workers' claims were made for.
+fn outgrown(view: &View<'_>) -> Option<String> {
+    let quotas = view.valid_runtime?.tiers.iter().map(|tier| tier.quota);
+    let levels = view.runtime?.spec.tiered_store.levels.iter().zip(quotas).enumerate();
+    levels.filter(|(_, (level, _))| level.volume_claim_template.is_some()).find_map(|(index, (level, quota))| {
+        let storage = claim_storage(view.statefulset?, index)?;
+        let bytes = Quota::bytes(storage).ok()?;
+        let (set, worker) = (view.names.worker(), view.names.worker_pod(0));
+        (bytes < quota).then(|| {
+            format!(
+                "spec.tieredStore.levels[{index}].quota {} does not fit in the workers' claims, which were made with {} \
+                 and cannot change with it; lower the quota, or delete StatefulSet '{set}' with --cascade=orphan, so that \
+                 new claims are larger, and grow those that exist (penstock-tier-{index}-{worker} and so on)",
+                level.quota.0, storage.0
+            )
+        })
+    })
 }

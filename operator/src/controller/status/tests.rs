@@ -23,6 +23,8 @@ struct Scene {
     scaling: Option<Scaling>,
     workers: Vec<WorkerSeen>,
     trouble: Option<PodTrouble>,
+    statefulset: Option<Box<StatefulSet>>,
+    volume: Option<Box<PersistentVolume>>,
     in_use: bool,
 }
 
@@ -50,6 +52,8 @@ impl Scene {
             scaling: None,
             workers: Vec::new(),
             trouble: None,
+            statefulset: None,
+            volume: None,
             in_use: false,
         }
     }
@@ -117,6 +121,8 @@ impl Scene {
             scaling: self.scaling.as_ref(),
             workers: &self.workers,
             trouble: self.trouble.as_ref(),
+            statefulset: self.statefulset.as_deref(),
+            volume: self.volume.as_deref(),
             in_use: self.in_use,
         })
     }

@@ -274,3 +274,14 @@ fn quantities_are_written_in_the_largest_unit_that_is_exact() {
         assert_eq!(super::super::pod::bytes(bytes).0, expected);
     }
 }
+
+#[test]
+fn claims_keep_the_storage_that_they_were_made_with_when_the_quota_changes() {
+    let level = |quota: &str| json!({"mediumType": "SSD", "quota": quota, "volumeClaimTemplate": {"spec": {}}});
+    let before = statefulset(&Plans::with_level(&level("1Gi")).blueprint());
+    for quota in ["512Mi", "1Gi", "20Gi"] {
+        let plans = Plans::with_level(&level(quota));
+        let after = statefulset(&Blueprint { observed: Some(&before), ..plans.blueprint() }).spec.unwrap();
+        assert_eq!(after.volume_claim_templates, before.spec.as_ref().unwrap().volume_claim_templates, "{quota}");
+    }
+}

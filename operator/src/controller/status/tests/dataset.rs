@@ -182,6 +182,32 @@ fn a_dataset_that_cannot_be_set_up_as_written_says_what_stands() {
 }
 
 #[test]
+fn a_readahead_that_the_volume_was_not_made_with_is_told() {
+    let kept = "True ReadaheadKept";
+    let serves = "True WorkersReady";
+    for (made_with, wanted, bound, words) in [
+        (None, None, BOUND, &["pods can mount it"][..]),
+        (Some("1024"), Some("1Ki"), BOUND, &["pods can mount it"]),
+        (
+            Some("1024"),
+            Some("2Ki"),
+            kept,
+            &["is now 2048 bytes", "made with 1024 bytes", "delete and create the Dataset"],
+        ),
+        (None, Some("0"), kept, &["is now 0 bytes", "made with the default"]),
+        (Some("1024"), None, kept, &["is now the default", "made with 1024 bytes"]),
+    ] {
+        let attributes = made_with.map_or(json!({}), |bytes| json!({"readaheadBytes": bytes}));
+        let csi = json!({"driver": "d", "volumeHandle": "h", "volumeAttributes": attributes});
+        let mut scene = Scene::serving();
+        scene.volume = serde_json::from_value(json!({"metadata": {}, "spec": {"csi": csi}})).unwrap();
+        scene.runtime.as_mut().unwrap().spec.client.readahead =
+            wanted.map(|bytes| k8s_openapi::apimachinery::pkg::api::resource::Quantity(bytes.into()));
+        check([("readahead", scene, DatasetPhase::Ready, [bound, serves, WELL], words)]);
+    }
+}
+
+#[test]
 fn a_dataset_under_deletion_says_whether_pods_use_it_and_who_names_them() {
     use DatasetPhase::Deleting;
     let serves = "True WorkersReady";

@@ -119,6 +119,43 @@ fn a_runtime_whose_tiers_are_in_trouble_names_level_value_and_mend() {
     assert_eq!(tiers, [(2 << 30, 20, None), (18 << 30, 20, Some("read-only"))]);
 }
 
+/// Both workers serve from claims of 10Gi.
+fn on_claims(quota: &str) -> Scene {
+    let claim =
+        json!({"metadata": {"name": "penstock-tier-0"}, "spec": {"resources": {"requests": {"storage": "10Gi"}}}});
+    let set = json!({"metadata": {}, "spec": {"volumeClaimTemplates": [claim], "selector": {}, "template": {}, "serviceName": ""}});
+    let level = json!({"mediumType": "SSD", "quota": quota, "volumeClaimTemplate": {"spec": {}}});
+    let spec = json!({"replicas": 2, "tieredStore": {"levels": [level]}});
+    Scene {
+        runtime: Some(object("CacheRuntime", 5, &spec)),
+        statefulset: serde_json::from_value(set).unwrap(),
+        ..Scene::bound().workers([with_tiers(0, [None, None]), with_tiers(1, [None, None])])
+    }
+}
+
+#[test]
+fn a_quota_above_what_the_claims_were_made_for_is_named_with_the_mend() {
+    use CacheRuntimePhase::Ready;
+    let fits = [SERVES, SERVES, "True TiersHealthy"];
+    let small = [SERVES, SERVES, "False ClaimTooSmall"];
+    check([
+        ("fits", on_claims("10Gi"), Ready, fits, &["every tier can be used"]),
+        (
+            "too small",
+            on_claims("11Gi"),
+            Ready,
+            small,
+            &[
+                "spec.tieredStore.levels[0].quota 11Gi does not fit",
+                "made with 10Gi",
+                "lower the quota",
+                "delete StatefulSet 'a-worker' with --cascade=orphan",
+                "penstock-tier-0-a-worker-0",
+            ],
+        ),
+    ]);
+}
+
 #[test]
 fn a_runtime_that_shrinks_stays_ready_and_says_who_hands_over_how_much() {
     let mut scene = Scene::bound().replicas(1).workers([worker(0), worker(1), worker(2)]);
