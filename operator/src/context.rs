@@ -24,6 +24,7 @@ pub struct Context {
     pub written: Written,
     pub unbound: Unbound,
     pub absences: Absences,
+    pub races: Races,
     pub workers: Arc<dyn WorkerApi>,
     pub recorder: EventRecorder,
     pub metrics: Arc<Metrics>,
@@ -58,6 +59,31 @@ impl Unbound {
         let mut waiting = self.0.lock();
         waiting.retain(|_, since| since.elapsed() < SOON);
         waiting.is_empty()
+    }
+}
+
+/// Time for an object that was just written to be seen by its watch: the first pause after a lost race.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often in a row each Dataset's pass was overtaken by someone else's write. Whoever writes again and again, such as
+/// another controller, is not raced with.
+#[derive(Default)]
+pub struct Races(Mutex<HashMap<ObjectRef<Dataset>, u32>>);
+
+impl Races {
+    /// How long to wait after another lost race: twice as long each time.
+    pub fn pause(&self, dataset: ObjectRef<Dataset>) -> Duration {
+        let mut lost = self.0.lock();
+        let lost = lost.entry(dataset).or_default();
+        let pause = FIRST_PAUSE.saturating_mul(1 << (*lost).min(16)).min(LONGEST_PAUSE);
+        *lost = lost.saturating_add(1);
+        pause
+    }
+
+    /// A pass went through.
+    pub fn forget(&self, dataset: &ObjectRef<Dataset>) {
+        self.0.lock().remove(dataset);
     }
 }
 
@@ -111,6 +137,16 @@ impl SecretCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_races_are_followed_by_longer_and_longer_pauses_until_a_pass_goes_through() {
+        let (races, one) = (Races::default(), ObjectRef::<Dataset>::new("one"));
+        let pauses: Vec<_> = (0..12).map(|_| races.pause(one.clone()).as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000, 30000]);
+        assert_eq!(races.pause(ObjectRef::new("other")), FIRST_PAUSE);
+        races.forget(&one);
+        assert_eq!(races.pause(one), FIRST_PAUSE);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_held_up_for_long_by_a_dataset_that_is_never_looked_at() {

@@ -27,14 +27,14 @@ use kube::{
 };
 use penstock_api::{CacheRuntime, Dataset};
 use penstock_plan::{
-    Names,
+    names::persistent_volume,
     validate::{Claim, dataset_of},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Context, SecretCache, Unbound},
+    context::{Context, Races, SecretCache, Unbound},
     controller::complaints::Absences,
     metrics::Metrics,
     tasks::{self, Tasks},
@@ -42,7 +42,7 @@ use crate::{
     worker_api::WorkerApi,
 };
 
-use self::{events::EventRecorder, written::Written};
+use self::{events::EventRecorder, observed::is_bound, written::Written};
 pub use reconcile::Error;
 
 /// Reconciles at once. They mostly wait for the API server.
@@ -85,6 +85,7 @@ pub async fn run(
         written: Written::default(),
         unbound: Unbound::default(),
         absences: Absences::default(),
+        races: Races::default(),
         workers,
         metrics,
         worker_image: settings.worker_image,
@@ -125,9 +126,10 @@ fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queu
 
 /// Whether the Dataset is there and pods cannot mount it yet.
 fn is_unbound(dataset: &ObjectRef<Dataset>, ctx: &Context) -> bool {
-    let names = Names::new(dataset.namespace.clone().unwrap_or_default(), dataset.name.clone());
-    let found = ctx.stores.datasets.get(dataset);
-    found.is_some_and(|dataset| !dereference::watched(&ctx.stores, &dataset, &names).is_bound())
+    let Some(found) = ctx.stores.datasets.get(dataset) else { return false };
+    let claim = watches::get(&ctx.stores.claims, &found.namespace().unwrap_or_default(), &found.name_any());
+    let volume = ctx.stores.volumes.get(&ObjectRef::new(&persistent_volume(&found.uid().unwrap_or_default())));
+    !claim.zip(volume).is_some_and(|(claim, volume)| is_bound(&claim, &volume))
 }
 
 async fn look_after_datasets(ctx: &Arc<Context>, queue: Queue<Dataset>, stop: &CancellationToken) {
@@ -135,7 +137,10 @@ async fn look_after_datasets(ctx: &Arc<Context>, queue: Queue<Dataset>, stop: &C
     let config = runtime::Config::default().concurrency(CONCURRENCY);
     let reconciles = applier(
         |dataset: Arc<Dataset>, ctx: Arc<Context>| Box::pin(measured(dataset, ctx)),
-        |_, error: &Error, _| Action::requeue(error.pause()),
+        |dataset, error: &Error, ctx| {
+            let lost_race = error.is_race().then(|| ctx.races.pause(ObjectRef::from_obj(dataset.as_ref())));
+            Action::requeue(lost_race.unwrap_or(error.pause()))
+        },
         ctx.clone(),
         ctx.stores.datasets.clone(),
         queue,
@@ -160,6 +165,9 @@ async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Er
     if let Some(error) = loud {
         tracing::warn!(dataset = id, %error, "reconcile failed; it will be tried again");
     }
+    if result.is_ok() {
+        ctx.races.forget(&reference);
+    }
     match quiet {
         Some(error) => tracing::debug!(dataset = id, %error, "looking again"),
         None => ctx.unbound.remove(&reference),
@@ -177,7 +185,7 @@ async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, sto
                 let runtime = ObjectRef::from_obj(runtime.as_ref());
                 tracing::warn!(%runtime, %error, "the status of a runtime was not written; it will be tried again");
             }
-            Action::requeue(Error::pause_of(error))
+            Action::requeue(reconcile::MENDED)
         },
         ctx.clone(),
         ctx.stores.runtimes.clone(),

@@ -30,7 +30,7 @@ const COUNTERPART: Duration = Duration::from_secs(3);
 /// Time that Kubernetes takes to let a claim go that no pod uses.
 const LET_GO: Duration = Duration::from_secs(5);
 /// While something is missing or wrong: not all of it is watched.
-const MENDED: Duration = Duration::from_secs(5);
+pub(super) const MENDED: Duration = Duration::from_secs(5);
 /// While workers run: how old their numbers in the status may be.
 const NUMBERS: Duration = Duration::from_secs(10);
 /// While workers hand over, or have not taken the newest member list.
@@ -50,17 +50,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// When to look again.
+    /// When to look again, unless it [is a race](Self::is_race).
     pub fn pause(&self) -> Duration {
         match self {
             Self::Dereference(dereference::Error::Lagging { .. }) => WATCHED,
-            Self::Apply(error) => Self::pause_of(error),
             _ => MENDED,
         }
     }
 
-    pub(super) fn pause_of(error: &apply::Error) -> Duration {
-        if error.is_race() { WATCHED } else { MENDED }
+    /// Someone else was faster.
+    pub fn is_race(&self) -> bool {
+        matches!(self, Self::Apply(error) if error.is_race())
     }
 
     /// Whether this is nothing to complain about.
