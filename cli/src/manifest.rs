@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use penstock_api::{CacheRuntime, Dataset};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// What local mode needs out of a file of manifests.
 #[derive(Clone, Debug)]
@@ -27,12 +28,6 @@ pub enum ManifestError {
     Missing { kind: &'static str },
     #[error("there is more than one {kind} ({first:?} and {second:?}): give each Dataset a file of its own")]
     Several { kind: &'static str, first: String, second: String },
-}
-
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    kind: String,
 }
 
 /// A Secret's two ways to carry values.
@@ -66,16 +61,13 @@ impl Manifest {
     /// Documents of other kinds (pods, namespaces) are passed over: the same file serves a cluster.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let (mut datasets, mut runtimes, mut secrets) = (Vec::new(), Vec::new(), Secrets::new());
-        for (index, document) in text.split("\n---").enumerate() {
+        for (index, document) in serde_saphyr::read::<_, Value>(&mut text.as_bytes()).enumerate() {
             let number = index + 1;
-            let document = document.trim_start_matches('-');
-            if document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-                continue;
-            }
-            match typed::<Head>(document, number)?.kind.as_str() {
-                "Dataset" => datasets.push(typed::<Dataset>(document, number)?),
-                "CacheRuntime" => runtimes.push(typed::<CacheRuntime>(document, number)?),
-                "Secret" => add_secret(&mut secrets, typed(document, number)?),
+            let document = document.map_err(|error| ManifestError::Parse { number, message: error.to_string() })?;
+            match document["kind"].as_str() {
+                Some("Dataset") => datasets.push(typed::<Dataset>(document, number)?),
+                Some("CacheRuntime") => runtimes.push(typed::<CacheRuntime>(document, number)?),
+                Some("Secret") => add_secret(&mut secrets, typed(document, number)?),
                 _ => {}
             }
         }
@@ -83,8 +75,8 @@ impl Manifest {
     }
 }
 
-fn typed<T: serde::de::DeserializeOwned>(document: &str, number: usize) -> Result<T, ManifestError> {
-    serde_saphyr::from_str(document).map_err(|error| ManifestError::Parse { number, message: error.to_string() })
+fn typed<T: DeserializeOwned>(document: Value, number: usize) -> Result<T, ManifestError> {
+    serde_json::from_value(document).map_err(|error| ManifestError::Parse { number, message: error.to_string() })
 }
 
 fn add_secret(secrets: &mut Secrets, secret: Secret) {
@@ -99,5 +91,29 @@ fn only<T: kube::ResourceExt>(kind: &'static str, found: Vec<T>) -> Result<T, Ma
     match found.next() {
         None => Ok(first),
         Some(second) => Err(ManifestError::Several { kind, first: first.name_any(), second: second.name_any() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_told_apart_as_yaml_does() {
+        let text = "%YAML 1.2\n--- # the data\nkind: Dataset\nmetadata:\n  name: a\n  annotations:\n    note: |\n      \
+                    ---\n      not a document\nspec: {mounts: [{mountPoint: 'local:///x'}]}\n...\n---\n# nothing\n--- \
+                    {kind: CacheRuntime, metadata: {name: a}, spec: {tieredStore: {levels: []}}}\n---\nkind: Secret\n\
+                    metadata: {name: s}\nstringData: {key: hush}\n";
+        let manifest = Manifest::parse(text).unwrap();
+        assert_eq!(manifest.dataset_id(), "default/a");
+        let annotations = manifest.dataset.metadata.annotations.unwrap();
+        assert_eq!(annotations["note"], "---\nnot a document\n");
+        assert_eq!(manifest.secrets["s"]["key"], b"hush");
+    }
+
+    #[test]
+    fn a_document_that_is_no_manifest_is_told_by_its_number() {
+        let error = Manifest::parse("kind: Pod\n---\nkind: Dataset\nmetadata: {name: a}\n").unwrap_err();
+        assert!(error.to_string().starts_with("document 2 is not a manifest: "), "{error}");
     }
 }
