@@ -19,6 +19,8 @@ const ADDRESS_VARIABLE: &str = "PENSTOCK_E2E_HOST_ADDRESS";
 pub struct Env {
     pub s3: SeaweedFs,
     pub cluster: Cluster,
+    /// Of the programs.
+    digest: String,
     theirs: bool,
     _folder: TempDir,
     _turn: File,
@@ -42,7 +44,7 @@ impl Env {
         }
         let s3 = SeaweedFs::start(host_address(&cluster)?).await?;
         install::install(&cluster, &digest).await?;
-        Ok(Self { s3, cluster, theirs, _folder: folder, _turn: turn })
+        Ok(Self { s3, cluster, digest, theirs, _folder: folder, _turn: turn })
     }
 
     pub fn client(&self) -> Client {
@@ -52,6 +54,16 @@ impl Env {
     /// Where operator and node plugins run.
     pub fn system_namespace(&self) -> &'static str {
         install::NAMESPACE
+    }
+
+    /// Installs Penstock again, after [`Self::uninstall`].
+    pub async fn install(&self) -> Result<()> {
+        install::install(&self.cluster, &self.digest).await
+    }
+
+    /// Removes Penstock, as `helm uninstall` does. Blocks.
+    pub fn uninstall(&self) -> Result<()> {
+        install::uninstall(self.cluster.kubeconfig())
     }
 
     /// Takes everything down; on somebody's own cluster, what was installed.

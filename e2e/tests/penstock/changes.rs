@@ -85,7 +85,7 @@ async fn wait_gone(case: &Case<'_>, kind: &str, name: &str) -> Result<()> {
 }
 
 /// No object of the operator's in the namespace, and no FUSE mount on any node.
-async fn nothing_is_left(case: &Case<'_>) -> Result<()> {
+pub(crate) async fn nothing_is_left(case: &Case<'_>) -> Result<()> {
     let kinds = "statefulsets,pods,services,configmaps,secrets,serviceaccounts,poddisruptionbudgets,pvc";
     let what = "the operator's objects and the nodes' mounts to be gone";
     wait_for(what, LIMIT, || async {

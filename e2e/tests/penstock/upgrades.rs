@@ -8,9 +8,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
-use penstock_e2e::harness::{Case, Skip, Witnesses};
+use penstock_e2e::harness::{Case, Skip, Witnesses, blocking};
 use penstock_e2e::kubectl::wait_for;
 use penstock_e2e::pods;
+
+use crate::changes::nothing_is_left;
 
 const LIMIT: Duration = Duration::from_mins(2);
 const DATASET: &str = "steady";
@@ -63,6 +65,34 @@ pub(crate) async fn a_killed_keeper_is_given_the_mounts_again(case: &Case<'_>) -
     witnesses.during("the keeper's pod is deleted", replaced(case, KEEPER, &nodes[0])).await?;
     witnesses.during("the plugin's pod after it", replaced(case, PLUGIN, &nodes[0])).await?;
     witnesses.stop().await
+}
+
+pub(crate) async fn an_uninstall_waits_for_readers_and_then_leaves_nothing(case: &Case<'_>) -> Result<()> {
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    let witnesses = witnessed(case, 2, case.env.cluster.nodes()).await?;
+    witnesses
+        .during("an uninstall is refused", async {
+            let refused = blocking(|| case.env.uninstall());
+            ensure!(refused.is_err(), "Penstock was uninstalled under its readers");
+            Ok(())
+        })
+        .await?;
+    witnesses.stop().await?;
+    let result = uninstalled(case).await;
+    case.env.install().await?;
+    result?;
+    // What was left serves again.
+    case.wait_dataset(DATASET, "Ready", "True").await?;
+    case.wait_workers(DATASET, 2).await
+}
+
+async fn uninstalled(case: &Case<'_>) -> Result<()> {
+    blocking(|| case.env.uninstall())?;
+    case.wait_no_volumes().await?;
+    nothing_is_left(case).await?;
+    let dataset = case.api("Dataset").get(DATASET).await?;
+    ensure!(dataset.finalizers().is_empty(), "finalizers are left: {:?}", dataset.finalizers());
+    Ok(())
 }
 
 /// A Dataset of files of all kinds, warm in `replicas` workers, and a reader on each node.
