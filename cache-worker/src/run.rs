@@ -8,7 +8,7 @@ use std::{
 };
 
 use penstock_store::{Store, TierOptions};
-use penstock_wire::{Pool, config::SOCKET_FILE, listen, message::Role, serve};
+use penstock_wire::{Access, Caller, Host, Pool, config::SOCKET_FILE, listen, serve};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
@@ -86,11 +86,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     // It serves while it hands over.
     let stop = CancellationToken::new();
     let serving = async {
-        let dataset = || loaded.config.dataset.clone();
-        let tcp = serve(wire, loaded.keys.clone(), dataset(), worker.clone(), stop.clone());
+        let (dataset, name) = (loaded.config.dataset.clone(), options.id.clone());
+        let host = Host { dataset, name, keys: loaded.keys.clone() };
+        let tcp = serve(wire, host.clone(), worker.clone(), stop.clone());
         let unix = async {
             if let Some(socket) = socket {
-                serve(socket, loaded.keys.clone(), dataset(), worker.clone(), stop.clone()).await;
+                serve(socket, host, worker.clone(), stop.clone()).await;
             }
         };
         tokio::join!(tcp, unix);
@@ -115,7 +116,8 @@ async fn start(id: &str, loaded: &Loaded) -> Result<Arc<Worker>, RunError> {
     let tiers: Vec<_> = loaded.config.tiers.iter().map(TierOptions::from).collect();
     let store = tokio::task::spawn_blocking(move || Store::open(tiers)).await?;
     let metrics = Arc::new(Metrics::new());
-    let pool = Pool::new(Role::Peer, loaded.keys.peer.clone(), loaded.config.dataset.clone());
+    let (dataset, access) = (loaded.config.dataset.clone(), Access::Peer(loaded.keys.peer.clone()));
+    let pool = Pool::new(Caller { dataset, name: id.to_owned(), access });
     let members = Arc::new(Members::new(id.to_owned(), pool, metrics.clone()));
     if let Some(list) = &loaded.members {
         members.adopt(list.clone());

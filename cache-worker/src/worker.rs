@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::RwLock;
 use penstock_model::{EXTENT, Medium, Object, ObjectKey};
-use penstock_store::Store;
+use penstock_store::{Lent, Store};
 use penstock_wire::{
     Attachment, FileRange, Reply, Service,
     config::WorkerConfig,
@@ -230,9 +230,9 @@ impl Worker {
     async fn stored(&self, object: &Object, offset: u64, len: u32) -> Option<Reply> {
         let range = offset..offset + u64::from(len);
         if len >= BULK
-            && let Some(file) = self.store.lend(&object.key, range.clone())
+            && let Some(Lent { file, sums }) = self.store.lend(&object.key, range.clone())
         {
-            let attachment = Attachment::File(FileRange { file: Box::new(file), range });
+            let attachment = Attachment::File(FileRange { file: Box::new(file), range, sums });
             return Some(Reply { response: Response::Data(Bytes::new()), attachment });
         }
         let key = object.key;

@@ -45,12 +45,11 @@ pub(crate) fn plan(manifest: &Manifest, keys: &Keys) -> Result<LocalPlan, Invali
 
 #[cfg(test)]
 mod tests {
-    use penstock_wire::Credential;
 
     use super::*;
 
     fn planned(manifest: &str) -> Result<LocalPlan, String> {
-        let keys = Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() };
+        let keys = Keys::generate().unwrap();
         plan(&Manifest::parse(manifest).unwrap(), &keys).map_err(|error| error.to_string())
     }
 

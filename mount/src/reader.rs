@@ -26,8 +26,8 @@ use parking_lot::RwLock;
 use penstock_model::Object;
 use penstock_placement::PlacementKey;
 use penstock_wire::{
-    Address, CallError, Credential, Pool,
-    message::{Description, Failure, Pattern, Request, Response, Role},
+    Address, CallError, Caller, Pool,
+    message::{Description, Failure, Pattern, Request, Response},
 };
 use tokio::{
     sync::Mutex,
@@ -87,15 +87,9 @@ enum Setback {
 
 impl Cluster {
     /// `endpoints` are first contacts. Nobody needs to be there yet. Needs a tokio runtime.
-    pub fn start(
-        dataset: &str,
-        key: Credential,
-        endpoints: Vec<Address>,
-        socket_dir: Option<PathBuf>,
-        tuning: &Tuning,
-    ) -> Arc<Self> {
+    pub fn start(caller: Caller, endpoints: Vec<Address>, socket_dir: Option<PathBuf>, tuning: &Tuning) -> Arc<Self> {
         let cluster = Arc::new(Self {
-            pool: Arc::new(Pool::new(Role::Client, key, dataset)),
+            pool: Arc::new(Pool::new(caller)),
             endpoints,
             view: RwLock::default(),
             renewing: Mutex::default(),
@@ -173,6 +167,10 @@ impl Cluster {
         match answer {
             Ok(response) => Ok(response),
             Err(CallError::Failure(failure)) => Err(setback(failure)),
+            Err(CallError::Unusable(text)) => {
+                tracing::warn!(%address, "{text}; asking another worker");
+                Err(Setback::Next(ReadError::Unreachable(text)))
+            }
             Err(error) => {
                 self.suspect(address);
                 Err(Setback::Next(ReadError::Unreachable(error.to_string())))
@@ -306,7 +304,9 @@ fn setback(failure: Failure) -> Setback {
         Failure::Denied(text) => Setback::Final(ReadError::Denied(text)),
         Failure::BadRequest(text) => Setback::Final(ReadError::Protocol(text)),
         Failure::Ufs(text) => Setback::Next(ReadError::Ufs(text)),
-        Failure::Unavailable(text) => Setback::Next(ReadError::Unreachable(text)),
+        // A newer worker may understand what this one does not.
+        Failure::Unavailable(text) | Failure::Unsupported(text) => Setback::Next(ReadError::Unreachable(text)),
+        Failure::Corrupt => Setback::Next(ReadError::Unreachable(failure.to_string())),
         Failure::NotCached => Setback::Next(ReadError::Unreachable("not cached".into())),
     }
 }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use penstock_wire::{Address, Credential};
+use penstock_wire::{
+    Address, Credential, PublicKey,
+    config::{CLIENT_KEY_FILE, PEER_PUBLIC_FILE},
+};
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     mount::{UnmountFlags, unmount},
@@ -62,9 +65,9 @@ pub struct MountOptions {
     /// Workers to begin with, HOST:PORT; the others are learnt from them.
     #[arg(long, required = true, value_delimiter = ',')]
     pub endpoint: Vec<String>,
-    /// The file that holds the client key.
+    /// The folder that holds the Dataset's client.key and peer.pub.
     #[arg(long)]
-    pub key_file: PathBuf,
+    pub key_dir: PathBuf,
     /// Where workers of this node have their sockets, each in a directory of its own.
     #[arg(long)]
     pub socket_dir: Option<PathBuf>,
@@ -115,12 +118,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 pub fn mount(options: MountOptions) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        let key = Credential::from_file(&options.key_file)?;
+        let key = Credential::from_file(&options.key_dir.join(CLIENT_KEY_FILE))?;
+        let peers = PublicKey::from_file(&options.key_dir.join(PEER_PUBLIC_FILE))?;
         let root = rustix::process::geteuid().is_root();
         let spec = MountSpec {
             dataset: options.dataset,
             endpoints: options.endpoint,
             client_key: KeyHex(key.to_hex()),
+            peer_public: peers.to_hex(),
             socket_dir: options.socket_dir,
             read_only: true,
             allow_other: root,
@@ -163,9 +168,8 @@ fn resume(spec: &MountSpec, journal: Arc<Journal>, records: &Records) -> anyhow:
     if !spec.read_only {
         bail!("dataset {}: mounts that can be written to are not supported: set readOnly", spec.dataset);
     }
-    let key = Credential::from_hex(&spec.client_key.0)?;
     let endpoints = spec.endpoints.iter().map(|e| Address::Tcp(e.clone())).collect();
-    let cluster = Cluster::start(&spec.dataset, key, endpoints, spec.socket_dir.clone(), &spec.tuning);
+    let cluster = Cluster::start(spec.caller()?, endpoints, spec.socket_dir.clone(), &spec.tuning);
     let fs = Arc::new(FileSystem::resume(Arc::new(Workers(cluster)), spec.tuning.clone(), journal, records));
     tokio::spawn(FileSystem::follow(Arc::downgrade(&fs)));
     let swept = Arc::downgrade(&fs);

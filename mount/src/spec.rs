@@ -1,10 +1,12 @@
 //! What a mount process is told: one JSON document on its standard input, so that the key is on no command line.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, fs, path::PathBuf};
 
 use penstock_model::EXTENT;
+use penstock_wire::{Access, Caller, Credential, CredentialError, PublicKey};
 use serde::{Deserialize, Serialize};
 
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const LEAST_WINDOW: u64 = 48 << 20;
 const MOST_WINDOW: u64 = 64 << 20;
 
@@ -18,6 +20,8 @@ pub struct MountSpec {
     /// First contacts, `host:port`: the `ClusterIP` service, or any workers. The member list is learnt from them.
     pub endpoints: Vec<String>,
     pub client_key: KeyHex,
+    /// By what workers are known: the public half of their key pair, 32 bytes in hex.
+    pub peer_public: String,
     /// Holds `POD_UID/worker.sock` for each worker of this Dataset on this node.
     #[serde(default)]
     pub socket_dir: Option<PathBuf>,
@@ -29,6 +33,16 @@ pub struct MountSpec {
     pub allow_other: bool,
     #[serde(default)]
     pub tuning: Tuning,
+}
+
+impl MountSpec {
+    /// Whom workers see.
+    pub fn caller(&self) -> Result<Caller, CredentialError> {
+        let key = Credential::from_hex(&self.client_key.0)?;
+        let access = Access::Client { key, peers: PublicKey::from_hex(&self.peer_public)? };
+        let name = fs::read_to_string(HOSTNAME).unwrap_or_default().trim().to_owned();
+        Ok(Caller { dataset: self.dataset.clone(), name, access })
+    }
 }
 
 /// Knobs that have good defaults.
@@ -97,8 +111,10 @@ mod tests {
 
     #[test]
     fn a_minimal_document_is_enough_and_the_key_stays_out_of_debug_output() {
-        let spec: MountSpec =
-            serde_json::from_str(r#"{"dataset":"ns/d","endpoints":["198.18.0.1:9440"],"clientKey":"00ff"}"#).unwrap();
+        let spec: MountSpec = serde_json::from_str(
+            r#"{"dataset":"ns/d","endpoints":["198.18.0.1:9440"],"clientKey":"00ff","peerPublic":"11"}"#,
+        )
+        .unwrap();
         assert!(spec.read_only && spec.allow_other);
         assert_eq!(spec.tuning, Tuning::default());
         assert!(!format!("{spec:?}").contains("00ff"));

@@ -115,7 +115,11 @@ async fn passed(folder: &Path, endpoint: &Path, controller: &Path, focus: &str) 
     let controller = if controller == endpoint { near.clone() } else { late(controller) };
     let secrets = folder.join("secrets.yaml");
     let names = ["NodeStageVolumeSecret", "NodePublishVolumeSecret"];
-    fs::write(&secrets, names.map(|name| format!("{name}:\n  client.key: \"{KEY}\"\n")).concat()).unwrap();
+    fs::write(
+        &secrets,
+        names.map(|name| format!("{name}:\n  client.key: \"{KEY}\"\n  peer.pub: \"{KEY}\"\n")).concat(),
+    )
+    .unwrap();
     let mut command = Command::new(penstock_testkit::tools::csi_sanity().unwrap());
     command
         .arg(format!("--csi.endpoint=unix://{}", near.display()))

@@ -219,7 +219,7 @@ async fn a_restarted_plugin_removes_dead_mounts_and_mounts_anew_when_given_the_k
     assert!(error.message().contains("nodePublishSecretRef"), "{}", error.message());
 
     let mut request = rig.publish_request("one");
-    request.secrets = map(&[("client.key", KEY)]);
+    request.secrets = rig::secrets();
     rig.node().await.node_publish_volume(request).await.unwrap();
     assert_eq!(rig.read("one").unwrap(), double::CONTENT);
     assert_eq!(rig.mounts().len(), 2);
@@ -277,13 +277,14 @@ async fn a_worker_gets_the_socket_directory_of_its_own_pod() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_with_the_field_at_fault() {
     type Spoil = fn(&mut NodeStageVolumeRequest);
-    let cases: [(Spoil, &str); 7] = [
+    let cases: [(Spoil, &str); 8] = [
         (|r| r.volume_id.clear(), "volume_id"),
         (|r| r.staging_target_path.clear(), "staging_target_path"),
         (|r| r.staging_target_path = "/etc/x".into(), "outside of the kubelet directory"),
         (|r| r.volume_capability = None, "volume_capability"),
         (|r| r.secrets.clear(), "client.key"),
         (|r| drop(r.secrets.insert("client.key".into(), "short".into())), "client.key"),
+        (|r| drop(r.secrets.remove("peer.pub")), "peer.pub is missing"),
         (|r| drop(r.volume_context.remove("endpoint")), "endpoint"),
     ];
     let rig = Rig::start().await;

@@ -24,7 +24,6 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use fleet::DATASET;
 use front::{Front, Handle};
 use futures::future::{join_all, try_join_all};
 use model::{Model, Witness, Wrong};
@@ -34,7 +33,7 @@ use penstock_mount::{
     serve,
     spec::Passthrough,
 };
-use penstock_wire::{Address, Credential};
+use penstock_wire::Address;
 use program::{FILES, Program, Step};
 use proptest::{
     prelude::*,
@@ -172,9 +171,8 @@ async fn mounted(program: &Program) -> Result<(), Wrong> {
     let model = Arc::default();
     let mut rig = Rig::new(&program.fleet, &model).await;
     let spec = rig.spec(Passthrough::Auto);
-    let key = Credential::from_hex(&spec.client_key.0).unwrap();
     let endpoints = spec.endpoints.iter().cloned().map(Address::Tcp).collect();
-    let cluster = Cluster::start(DATASET, key, endpoints, spec.socket_dir, &spec.tuning);
+    let cluster = Cluster::start(spec.caller().unwrap(), endpoints, spec.socket_dir, &spec.tuning);
     let mount = Mounted::with(Arc::new(Workers(cluster)), spec.tuning);
     let outcome = run(program, &mut rig, &Front::Mounted(mount.path().into()), &model).await;
     tokio::task::block_in_place(|| drop(mount));

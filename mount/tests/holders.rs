@@ -16,7 +16,7 @@ use memory::MemoryBackend;
 use penstock_model::{EXTENT, Object};
 use penstock_mount::{backend::Backend, reader, reader::Cluster, spec::Tuning};
 use penstock_wire::{Address, message::Pattern};
-use workers::{DATASET, Worker, Workers};
+use workers::{Worker, Workers};
 
 const LEN: u32 = 4096;
 
@@ -38,7 +38,7 @@ impl Rig {
         }
         workers.publish();
         let endpoints = workers.endpoints().into_iter().map(Address::Tcp).collect();
-        let cluster = Cluster::start(DATASET, workers.key.clone(), endpoints, None, &Tuning::default());
+        let cluster = Cluster::start(workers.caller(), endpoints, None, &Tuning::default());
         Self { workers, services, object, reader: reader::Workers(cluster) }
     }
 

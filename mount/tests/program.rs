@@ -33,12 +33,12 @@ struct Program {
 impl Program {
     fn mount(workers: &Workers) -> Self {
         let (dir, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let key = keys.path().join("client.key");
-        fs::write(&key, workers.key.to_hex()).unwrap();
+        fs::write(keys.path().join("client.key"), workers.keys.client.to_hex()).unwrap();
+        fs::write(keys.path().join("peer.pub"), workers.keys.peer.public().to_hex()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_penstock-mount"))
             .args(["mount", "--dataset", DATASET, "--say-ready", "--endpoint", &workers.endpoints().join(",")])
-            .arg("--key-file")
-            .arg(&key)
+            .arg("--key-dir")
+            .arg(keys.path())
             .arg(dir.path())
             .stdout(Stdio::piped())
             .spawn()

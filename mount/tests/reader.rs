@@ -22,7 +22,7 @@ use penstock_mount::{
     spec::Tuning,
 };
 use penstock_wire::{Address, message::Pattern};
-use workers::{DATASET, Workers};
+use workers::Workers;
 
 const SIZE: u64 = 64 * EXTENT;
 
@@ -39,7 +39,7 @@ async fn some(count: usize) -> (Workers, Object) {
 
 fn connect(workers: &Workers, tuning: &Tuning) -> (Arc<Cluster>, Arc<reader::Workers>) {
     let endpoints = workers.endpoints().into_iter().map(Address::Tcp).take(1).collect();
-    let cluster = Cluster::start(DATASET, workers.key.clone(), endpoints, None, tuning);
+    let cluster = Cluster::start(workers.caller(), endpoints, None, tuning);
     (cluster.clone(), Arc::new(reader::Workers(cluster)))
 }
 
@@ -176,8 +176,7 @@ async fn a_slow_answer_of_a_living_worker_is_waited_for() {
 async fn a_read_waits_for_the_first_worker() {
     let (workers, object) = some(1).await;
     let addr = workers.kill("w-0");
-    let cluster =
-        Cluster::start(DATASET, workers.key.clone(), vec![Address::Tcp(addr.to_string())], None, &quick(20_000));
+    let cluster = Cluster::start(workers.caller(), vec![Address::Tcp(addr.to_string())], None, &quick(20_000));
     let reader = Arc::new(reader::Workers(cluster));
     let done = Arc::new(AtomicU64::new(0));
     let waiting = {
@@ -222,6 +221,6 @@ async fn a_wrong_key_is_refused() {
     let (workers, object) = some(1).await;
     let stranger = Workers::new(workers.backend.clone());
     let endpoints = workers.endpoints().into_iter().map(Address::Tcp).collect();
-    let cluster = Cluster::start(DATASET, stranger.key.clone(), endpoints, None, &quick(300));
+    let cluster = Cluster::start(stranger.caller(), endpoints, None, &quick(300));
     assert!(matches!(read(&reader::Workers(cluster), &object, 0).await, Err(ReadError::Unreachable(_))));
 }

@@ -20,7 +20,7 @@ use penstock_mount::{
     spec::Tuning,
 };
 use penstock_wire::{
-    Address,
+    Address, Caller,
     message::{Pattern, Reach, Request, Response},
 };
 
@@ -77,7 +77,8 @@ impl Rig {
 
 fn start(fleet: &Fleet, sockets: Option<std::path::PathBuf>) -> Arc<Cluster> {
     let endpoints = vec![fleet.workers[0].address()];
-    Cluster::start(DATASET, fleet.keys.0.clone(), endpoints, sockets, &Tuning::default())
+    let caller = Caller { dataset: DATASET.into(), name: "test".into(), access: fleet.keys.for_clients() };
+    Cluster::start(caller, endpoints, sockets, &Tuning::default())
 }
 
 async fn read(reader: &Workers, object: &Object, content: &Bytes) {

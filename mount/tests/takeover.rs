@@ -57,7 +57,8 @@ impl Session {
         let spec = MountSpec {
             dataset: DATASET.into(),
             endpoints: workers.endpoints(),
-            client_key: KeyHex(workers.key.to_hex()),
+            client_key: KeyHex(workers.keys.client.to_hex()),
+            peer_public: workers.keys.peer.public().to_hex(),
             socket_dir: None,
             read_only: true,
             allow_other: true,

@@ -6,13 +6,16 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use penstock_placement::MemberList;
 use penstock_wire::{
-    Address, Credential, Pool,
-    message::{Request, Response, Role, Stats},
+    Access, Address, Caller, Credential, Pool,
+    message::{Request, Response, Stats},
 };
 use tokio::time::timeout;
 
 /// A worker that does not answer is asked again at the next reconcile; nothing waits for it longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What workers call the operator in their logs.
+const CALLER: &str = "operator";
 
 /// Whom to ask: a Dataset's workers share one peer key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +59,8 @@ impl WireWorkers {
         {
             return pool.clone();
         }
-        let pool = Arc::new(Pool::new(Role::Peer, fleet.peer_key.clone(), fleet.dataset.clone()));
+        let (dataset, access) = (fleet.dataset.clone(), Access::Peer(fleet.peer_key.clone()));
+        let pool = Arc::new(Pool::new(Caller { dataset, name: CALLER.to_owned(), access }));
         pools.insert(fleet.dataset.clone(), (fleet.peer_key.clone(), pool.clone()));
         pool
     }

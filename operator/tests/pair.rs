@@ -31,7 +31,8 @@ async fn a_pair_becomes_bound_with_all_its_objects_and_a_second_look_writes_noth
     let worker: Secret = bench.there("ns", "a-worker").await;
     let client: Secret = bench.api("ns").get("a-client").await.unwrap();
     assert_eq!(client.data.clone().unwrap()["client.key"], worker.data.clone().unwrap()["client.key"]);
-    assert_eq!(client.data.unwrap().len(), 1, "mounts get their key and nothing else");
+    let keys: Vec<_> = client.data.unwrap().into_keys().collect();
+    assert_eq!(keys, ["client.key", "peer.pub"], "mounts get nothing that makes a worker");
 
     let dataset: Dataset = bench.api("ns").get("a").await.unwrap();
     let service: Service = bench.api("ns").get("a-cache").await.unwrap();

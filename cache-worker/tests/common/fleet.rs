@@ -18,9 +18,9 @@ use penstock_testkit::{
     s3::{S3Options, S3Server},
 };
 use penstock_wire::{
-    Address, Credential, Pool,
+    Access, Address, Caller, Keys, Pool,
     config::{CLIENT_KEY_FILE, MEMBERS_FILE, MountConfig, PEER_KEY_FILE, WORKER_FILE, WorkerConfig},
-    message::{Request, Response, Role, Stats},
+    message::{Request, Response, Stats},
 };
 use penstock_worker::{Options, run};
 use rustix::process::Signal;
@@ -154,7 +154,7 @@ pub struct Fleet {
     /// What the mounts would hold.
     pub client: Pool,
     pub operator: Pool,
-    pub keys: (Credential, Credential),
+    pub keys: Keys,
     plan: Plan,
     /// The first three bytes of its workers' loopback addresses: no other test meets their ports.
     host: String,
@@ -175,15 +175,16 @@ impl Fleet {
     /// All files of the fleet lie in `dir`, which is the caller's. With no workers it waits for [`Self::scale`].
     pub async fn planned(workers: usize, plan: Plan, dir: &Path) -> Self {
         let s3 = S3Server::start(S3Options::default()).await.unwrap();
-        let keys = (Credential::generate().unwrap(), Credential::generate().unwrap());
+        let keys = Keys::generate().unwrap();
+        let caller = |access| Caller { dataset: DATASET.into(), name: "test".into(), access };
         let mut fleet = Self {
             dir: dir.into(),
             mounts: vec![mount(&s3, "")],
             s3,
             workers: Vec::new(),
             list: MemberList::default(),
-            client: Pool::new(Role::Client, keys.0.clone(), DATASET),
-            operator: Pool::new(Role::Peer, keys.1.clone(), DATASET),
+            client: Pool::new(caller(keys.for_clients())),
+            operator: Pool::new(caller(Access::Peer(keys.peer.clone()))),
             keys,
             plan,
             host: format!("127.{}.{}", 1 + std::process::id() % 250, FLEETS.fetch_add(1, Ordering::Relaxed)),
@@ -222,8 +223,8 @@ impl Fleet {
         let dir = self.config_dir(id);
         fs::write(dir.join(WORKER_FILE), serde_json::to_vec(&config).unwrap()).unwrap();
         fs::write(dir.join(MEMBERS_FILE), serde_json::to_vec(&self.list).unwrap()).unwrap();
-        fs::write(dir.join(CLIENT_KEY_FILE), self.keys.0.to_hex()).unwrap();
-        fs::write(dir.join(PEER_KEY_FILE), self.keys.1.to_hex()).unwrap();
+        fs::write(dir.join(CLIENT_KEY_FILE), self.keys.client.to_hex()).unwrap();
+        fs::write(dir.join(PEER_KEY_FILE), self.keys.peer.to_hex()).unwrap();
         fs::write(dir.join("ufs-0-secret-key"), self.s3.secret_key()).unwrap();
     }
 

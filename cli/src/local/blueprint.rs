@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt};
 use penstock_plan::Keys;
 use penstock_wire::{
     Credential,
-    config::{CLIENT_KEY_FILE, PEER_KEY_FILE, WorkerConfig},
+    config::{CLIENT_KEY_FILE, PEER_KEY_FILE, PEER_PUBLIC_FILE, WorkerConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,8 @@ impl Blueprint {
     pub(super) fn save(&self, folder: &Folder) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.path())?;
         write_secret(&folder.path().join(CLIENT_KEY_FILE), &self.files[CLIENT_KEY_FILE])?;
+        let public = self.key(PEER_KEY_FILE)?.public();
+        write_secret(&folder.path().join(PEER_PUBLIC_FILE), public.to_hex().as_bytes())?;
         write_secret(&folder.path().join("blueprint.json"), &serde_json::to_vec(self)?)
     }
 
@@ -42,10 +44,7 @@ impl Blueprint {
     pub(super) fn keys(folder: &Folder) -> io::Result<Keys> {
         match Self::load(folder) {
             Ok(earlier) => Ok(Keys { client: earlier.key(CLIENT_KEY_FILE)?, peer: earlier.key(PEER_KEY_FILE)? }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let fresh = || Credential::generate().map_err(io::Error::other);
-                Ok(Keys { client: fresh()?, peer: fresh()? })
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Keys::generate().map_err(io::Error::other),
             Err(error) => Err(error),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use penstock_plan::validate::Invalid;
-use penstock_wire::config::{CLIENT_KEY_FILE, PEER_KEY_FILE};
+use penstock_wire::{Access, Caller, config::PEER_KEY_FILE};
 use serde::Serialize;
 
 use super::{
@@ -138,7 +138,8 @@ impl Fleet {
 
     fn open(folder: Folder, blueprint: Blueprint, state: State) -> Result<Self, FleetError> {
         let key = blueprint.key(PEER_KEY_FILE).map_err(io_error("read the keys"))?;
-        let asker = Asker { dataset: blueprint.dataset.clone(), key };
+        let (dataset, access) = (blueprint.dataset.clone(), Access::Peer(key));
+        let asker = Asker(Caller { dataset, name: "penstock local".to_owned(), access });
         Ok(Self { folder, blueprint, asker, state, programs: None })
     }
 
@@ -267,7 +268,7 @@ impl Fleet {
         let endpoints: Vec<_> = self.state.workers.iter().map(|worker| worker.addr.as_str()).collect();
         let mut command = Command::new(self.program("penstock-mount")?);
         command.args(["mount", "--dataset", &self.blueprint.dataset, "--endpoint", &endpoints.join(",")]);
-        command.arg("--key-file").arg(self.folder.path().join(CLIENT_KEY_FILE));
+        command.arg("--key-dir").arg(self.folder.path());
         command.arg("--socket-dir").arg(self.folder.sockets()).arg(dir);
         Process::spawn(&mut command, &self.folder.path().join("mount.log"))
     }

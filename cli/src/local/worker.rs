@@ -12,9 +12,9 @@ use std::{
 use penstock_model::Medium;
 use penstock_placement::{Member, MemberList};
 use penstock_wire::{
-    Address, CallError, Client, Credential,
+    Address, CallError, Caller, Client,
     config::{MEMBERS_FILE, WORKER_FILE, WorkerConfig},
-    message::{Request, Response, Role, Stats},
+    message::{Request, Response, Stats},
 };
 
 use super::{
@@ -123,15 +123,12 @@ pub enum AskError {
 }
 
 /// The planner's side of a worker.
-pub(super) struct Asker {
-    pub(super) dataset: String,
-    pub(super) key: Credential,
-}
+pub(super) struct Asker(pub(super) Caller);
 
 impl Asker {
     async fn call(&self, worker: &Worker, request: Request) -> Result<Response, AskError> {
         let address = Address::Tcp(worker.addr.clone());
-        Ok(Client::connect(&address, Role::Peer, &self.key, &self.dataset).await?.call(request).await?)
+        Ok(Client::connect(&address, &self.0).await?.call(request).await?)
     }
 
     pub(super) async fn stats(&self, worker: &Worker) -> Result<Stats, AskError> {

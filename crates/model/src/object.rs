@@ -1,5 +1,6 @@
 //! Objects: versions of UFS files, and what they are divided into.
 
+use minicbor::{Decode, Encode};
 use penstock_placement::PlacementKey;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -12,12 +13,14 @@ pub const EXTENT: u64 = 4 << 20;
 pub const PAGE: u64 = 256 << 10;
 
 /// What identifies the content of an object: its `ETag` where the UFS has one, else `mtime-size`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Version(pub String);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Version(#[n(0)] pub String);
 
 /// The 128-bit hash of (mount source, path in the mount, version); names the cached file and places its extents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ObjectKey(pub u128);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ObjectKey(#[n(0)] pub u128);
 
 impl ObjectKey {
     /// `source` is the mount's `mountPoint` as written, so that a mount pointed elsewhere never meets old pages.
@@ -37,10 +40,14 @@ impl ObjectKey {
 }
 
 /// One version of one UFS file, as a reader names it when it asks for bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Object {
+    #[n(0)]
     pub key: ObjectKey,
+    #[cbor(n(1), with = "minicbor::bytes")]
     pub path: Path,
+    #[n(2)]
     pub version: Version,
+    #[n(3)]
     pub size: u64,
 }

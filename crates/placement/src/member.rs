@@ -1,3 +1,4 @@
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::rendezvous::{PlacementKey, score};
@@ -6,25 +7,31 @@ use crate::rendezvous::{PlacementKey, score};
 const REMEMBERED: usize = 3;
 
 /// One worker as placement sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Member {
     /// Stable across restarts (the pod's name): placement hashes the id, never the address.
+    #[n(0)]
     pub id: String,
     /// `host:port` of the wire protocol. Numeric in Kubernetes, so that the data path needs no name service.
+    #[n(1)]
     pub addr: String,
     /// Bytes of quota over all tiers; the share of extents owned is proportional to it. 0 owns nothing.
+    #[n(2)]
     pub weight: u64,
 }
 
 /// A numbered list of workers. `former` holds what the list was before, newest first: a worker that finds itself the
 /// owner of an extent it lacks asks the former owner before it asks the UFS. Former members may still be serving
 /// (leaving ones hand over before they go) or be gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct MemberList {
     /// Grows by one with each change; 0 means "none yet".
+    #[n(0)]
     pub epoch: u64,
+    #[n(1)]
     pub members: Vec<Member>,
     #[serde(default)]
+    #[n(2)]
     pub former: Vec<Vec<Member>>,
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use penstock_model::TierConfig;
-use penstock_wire::Credential;
+use penstock_wire::Keys;
 use penstock_wire::config::{CLIENT_KEY_FILE, MountConfig, PEER_KEY_FILE, WORKER_FILE, WorkerConfig};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -15,13 +15,6 @@ use crate::validate::{ValidDataset, ValidRuntime, ValidTier};
 
 /// Where the tiers of a worker pod are.
 pub const TIER_ROOT: &str = "/var/lib/penstock";
-
-/// The two credentials of a runtime.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keys {
-    pub client: Credential,
-    pub peer: Credential,
-}
 
 /// The files of a worker's configuration directory, but for the member list. `Debug` shows their names only.
 #[derive(Clone, PartialEq, Eq)]
@@ -156,7 +149,7 @@ mod tests {
     #[test]
     fn secrets_are_in_files_of_their_own_and_change_the_hash_and_are_not_shown() {
         let (mut dataset, runtime) = valid();
-        let keys = Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() };
+        let keys = Keys::generate().unwrap();
         let config = worker_config(&dataset, &runtime, |index, _| tier_dir(index));
         let before = config_files(&config, &dataset, &keys);
         assert_eq!(before.0["ufs-0-secretAccessKey"], b"hush");

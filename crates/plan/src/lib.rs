@@ -9,5 +9,5 @@ pub mod names;
 pub mod scaling;
 pub mod validate;
 
-pub use config::Keys;
 pub use names::Names;
+pub use penstock_wire::Keys;

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
+pub(crate) use penstock_model::BLOCK;
+use penstock_model::{block_sums, short_sum};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Bytes of one block; the last of an object may be shorter.
-pub(crate) const BLOCK: u64 = 4 << 10;
 /// A page of so many blocks is read whole about as quickly as a part of it.
 const FEW: usize = 16;
 
@@ -23,7 +23,7 @@ pub(crate) fn sums_of(page: &[u8]) -> (u64, Option<BlockSums>) {
     let hash = |block: &[u8]| {
         let hash = xxh3_64(block);
         whole.update(&hash.to_le_bytes());
-        short(hash)
+        short_sum(hash)
     };
     let blocks: Box<[u32]> = page.chunks(BLOCK as usize).map(hash).collect();
     (whole.digest(), (blocks.len() > FEW).then_some(BlockSums(blocks)))
@@ -32,16 +32,14 @@ pub(crate) fn sums_of(page: &[u8]) -> (u64, Option<BlockSums>) {
 impl BlockSums {
     /// Whether `data`, whole blocks that begin `at` bytes into the page, is as it was.
     pub(crate) fn fit(&self, at: u64, data: &[u8]) -> bool {
-        let sums = self.0.get((at / BLOCK) as usize..).unwrap_or_default();
-        let mut blocks = data.chunks(BLOCK as usize).zip(sums);
-        data.len().div_ceil(BLOCK as usize) <= sums.len()
-            && blocks.all(|(block, known)| short(xxh3_64(block)) == *known)
+        self.of(at, data.len() as u64).is_some_and(|known| *known == block_sums(data)[..])
     }
-}
 
-/// Half of the hash: a bad block passes once in 2³² times.
-fn short(hash: u64) -> u32 {
-    hash as u32
+    /// Of the whole blocks that begin `at` bytes into the page; `None` when the page has fewer.
+    pub(crate) fn of(&self, at: u64, len: u64) -> Option<&[u32]> {
+        let first = (at / BLOCK) as usize;
+        self.0.get(first..first + len.div_ceil(BLOCK) as usize)
+    }
 }
 
 /// The whole blocks that hold `range` of an object of `size` bytes.

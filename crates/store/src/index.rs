@@ -229,6 +229,13 @@ pub struct PinnedFile {
     pub(crate) _pin: Pin,
 }
 
+/// A part of a file, and the checksums of its blocks ([`penstock_model::BLOCK`]) as they were when they were made.
+#[derive(Debug)]
+pub struct Lent {
+    pub file: PinnedFile,
+    pub sums: Vec<u32>,
+}
+
 impl Deref for PinnedFile {
     type Target = File;
 

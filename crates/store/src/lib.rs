@@ -22,6 +22,6 @@ mod store;
 mod tier;
 mod write;
 
-pub use index::PinnedFile;
+pub use index::{Lent, PinnedFile};
 pub use store::{Claim, ExtentInfo, Store, StoreStats, TierStats, WriteError};
 pub use tier::TierOptions;

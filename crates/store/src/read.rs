@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use penstock_model::{Medium, Object, ObjectKey};
+use penstock_model::{BLOCK, Medium, Object, ObjectKey, block_sums};
 
 use crate::{
     blocks,
-    index::{Entry, PinnedFile, Slot, SlotState},
+    index::{Entry, Lent, PinnedFile, Slot, SlotState},
     page::{self, Mask},
     store::Inner,
 };
@@ -107,19 +107,24 @@ impl Inner {
         tracing::warn!(key = %format!("{:032x}", entry.object.key.0), extent, pages = bad.count_ones(), "dropped bad pages");
     }
 
-    pub(crate) fn lend(&self, key: ObjectKey, range: &Range<u64>) -> Option<PinnedFile> {
+    pub(crate) fn lend(&self, key: ObjectKey, range: &Range<u64>) -> Option<Lent> {
         let entry = self.index.get(key).filter(|entry| range.end <= entry.object.size)?;
+        if blocks::widen(range, entry.object.size) != *range {
+            return None;
+        }
         // Pinned first, as in `open_complete`.
         let pin = entry.pin();
         let mut parts = page::split(range);
         let (extent, pages) = parts.next().filter(|_| parts.next().is_none())?;
-        let (slot, mask) = (entry.slot(extent)?, page::mask_of(pages));
+        let (slot, mask) = (entry.slot(extent)?, page::mask_of(pages.clone()));
         let state = slot.state.read();
         let home = state.home.as_ref().filter(|_| state.pages & slot.verified.load(Relaxed) & mask == mask)?;
         let tier = Some(&self.tiers[home.tier]).filter(|tier| tier.medium == Medium::Mem)?;
         self.visit(home);
         let file = tier.open_data(key, false).ok()?;
-        Some(PinnedFile { file, _pin: pin })
+        let sums =
+            Locked { file: &file, object: &entry.object, extent, slot: &slot, state: &state }.sums(pages, range)?;
+        Some(Lent { file: PinnedFile { file, _pin: pin }, sums })
     }
 
     pub(crate) fn open_complete(&self, key: ObjectKey) -> Option<PinnedFile> {
@@ -162,6 +167,27 @@ impl Locked<'_> {
             bad |= Mask::from(!right) << bit;
         }
         bad
+    }
+
+    /// Of the blocks of `range`, whole ones in `pages`; `None` when a page turns out to be bad.
+    fn sums(&self, pages: Range<u32>, range: &Range<u64>) -> Option<Vec<u32>> {
+        let mut sums = Vec::with_capacity((range.end - range.start).div_ceil(BLOCK) as usize);
+        for bit in pages {
+            let page = page::run_bytes(self.object.size, self.extent, &(bit..bit + 1));
+            let part = page.start.max(range.start)..page.end.min(range.end);
+            let (at, len) = (part.start - page.start, part.end - part.start);
+            if let Some(known) = self.slot.blocks.read().get(&bit) {
+                sums.extend_from_slice(known.of(at, len)?);
+                continue;
+            }
+            // A page of few blocks: theirs are not kept.
+            let mut bytes = vec![0; (page.end - page.start) as usize];
+            if self.read(1 << bit, page.start, &mut bytes) != 0 {
+                return None;
+            }
+            sums.extend(block_sums(&bytes[at as usize..(at + len) as usize]));
+        }
+        Some(sums)
     }
 
     /// Whether `bytes`, a whole page, are right.

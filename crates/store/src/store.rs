@@ -16,7 +16,7 @@ use penstock_model::{EXTENT, Medium, Object, ObjectKey};
 use crate::{
     candidates::Candidates,
     evict::Node,
-    index::{Entry, Index, PinnedFile, SlotState},
+    index::{Entry, Index, Lent, PinnedFile, SlotState},
     page,
     tier::{Tier, TierOptions},
 };
@@ -247,8 +247,8 @@ impl Store {
     }
 
     /// A file to take bytes `range`, which lie in one extent, from: where a memory tier has them and this process has
-    /// verified them. Counts as a visit. Does not block.
-    pub fn lend(&self, object: &ObjectKey, range: Range<u64>) -> Option<PinnedFile> {
+    /// verified them, and where they are whole blocks. Counts as a visit. Does not block.
+    pub fn lend(&self, object: &ObjectKey, range: Range<u64>) -> Option<Lent> {
         self.inner.lend(*object, &range)
     }
 

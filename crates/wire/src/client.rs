@@ -13,10 +13,11 @@ use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Address, Credential, HandshakeError,
-    frame::{FrameError, FrameReader, Limits, OutFrame},
-    handshake::{Hello, greet},
-    message::{Failure, Request, Response, Role},
+    Address, Caller, HandshakeError,
+    frame::{Format, FrameError, FrameReader, InFrame, Limits, OutFrame},
+    handshake::greet,
+    hello::Session,
+    message::{Failure, Request, Response},
     outbox::Outbox,
     socket::Socket,
 };
@@ -46,9 +47,10 @@ pub enum CallError {
     Connection(String),
     #[error("no answer in time")]
     Timeout,
+    /// An answer came that cannot be used; the connection goes on. Another worker may do better.
+    #[error("{0}")]
+    Unusable(String),
 }
-
-type Answer = (Result<Response, Failure>, Option<OwnedFd>);
 
 /// One authenticated connection to a worker, shared by its clones; any number of calls are in flight at once. It closes
 /// with the last clone.
@@ -74,28 +76,29 @@ impl Drop for Connection {
 #[derive(Debug)]
 struct Shared {
     address: Address,
+    session: Session,
     next_id: AtomicU64,
     epoch: AtomicU64,
-    pending: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    pending: Mutex<HashMap<u64, oneshot::Sender<InFrame>>>,
     closed: CancellationToken,
 }
 
 impl Client {
-    /// `dataset` is `namespace/name`; the worker refuses other ones.
-    pub async fn connect(address: &Address, role: Role, key: &Credential, dataset: &str) -> Result<Self, ConnectError> {
-        timeout(CONNECT_TIMEOUT, Self::establish(address, &Hello { role, key, dataset }))
+    pub async fn connect(address: &Address, caller: &Caller) -> Result<Self, ConnectError> {
+        timeout(CONNECT_TIMEOUT, Self::establish(address, caller))
             .await
             .unwrap_or_else(|_| Err(ConnectError::Timeout { address: address.clone() }))
     }
 
-    async fn establish(address: &Address, hello: &Hello<'_>) -> Result<Self, ConnectError> {
+    async fn establish(address: &Address, caller: &Caller) -> Result<Self, ConnectError> {
         let socket =
             Socket::connect(address).await.map_err(|source| ConnectError::Io { address: address.clone(), source })?;
-        let epoch = greet(&socket, hello)
+        let (session, epoch) = greet(&socket, caller)
             .await
             .map_err(|source| ConnectError::Handshake { address: address.clone(), source })?;
         let shared = Arc::new(Shared {
             address: address.clone(),
+            session,
             next_id: AtomicU64::new(1),
             epoch: AtomicU64::new(epoch),
             pending: Mutex::default(),
@@ -125,6 +128,11 @@ impl Client {
         }
     }
 
+    /// What was agreed on, and with whom.
+    pub fn session(&self) -> &Session {
+        &self.connection.shared.session
+    }
+
     /// The newest member-list epoch that the worker has named.
     pub fn peer_epoch(&self) -> u64 {
         self.connection.shared.epoch.load(Ordering::Relaxed)
@@ -140,15 +148,17 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request) -> Result<(Response, Option<OwnedFd>), CallError> {
-        let answer =
-            timeout(self.call_timeout, self.send_and_wait(request)).await.map_err(|_| CallError::Timeout)??;
-        Ok((answer.0?, answer.1))
+        let frame = timeout(self.call_timeout, self.send_and_wait(request)).await.map_err(|_| CallError::Timeout)??;
+        let address = &self.connection.shared.address;
+        let unusable = |error| CallError::Unusable(format!("the answer of {address} is of no use: {error}"));
+        let (answer, fd) = frame.into_answer().map_err(unusable)?;
+        Ok((answer?, fd))
     }
 
-    async fn send_and_wait(&self, request: Request) -> Result<Answer, CallError> {
+    async fn send_and_wait(&self, request: Request) -> Result<InFrame, CallError> {
         let Connection { outbox, shared } = &*self.connection;
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let frame = OutFrame::request(id, self.peer_epoch(), request)
+        let frame = OutFrame::request(Format::from(&shared.session), id, self.peer_epoch(), request)
             .map_err(|error| CallError::Failure(Failure::BadRequest(error.to_string())))?;
         let (sender, receiver) = oneshot::channel();
         shared.pending.lock().insert(id, sender);
@@ -191,13 +201,14 @@ async fn run(socket: Arc<Socket>, shared: Arc<Shared>) {
 }
 
 async fn read_answers(socket: &Arc<Socket>, shared: &Shared) -> Result<(), FrameError> {
-    let mut reader = FrameReader::new(socket.clone(), Limits::ANSWER, socket.is_unix());
+    let format = Format::from(&shared.session);
+    let mut reader = FrameReader::new(socket.clone(), format, Limits::ANSWER, socket.is_unix());
     while let Some(frame) = reader.next().await? {
         shared.epoch.fetch_max(frame.header.epoch, Ordering::Relaxed);
         let waiting = shared.pending.lock().remove(&frame.header.id);
         if let Some(waiting) = waiting {
             // The caller may have given up meanwhile.
-            let _ = waiting.send(frame.into_answer()?);
+            let _ = waiting.send(frame);
         }
     }
     Ok(())

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `worker.json` | [`WorkerConfig`]; re-read when it changes |
 //! | `members.json` | the member list to start with; later ones come by [`crate::message::Request::SetMembers`] |
-//! | `client.key`, `peer.key` | the runtime's two credentials, 32 random bytes in hex each |
+//! | `client.key`, `peer.key` | the runtime's two secrets, 32 random bytes in hex each: see [`crate::Credential`] |
 //! | `ufs-N-OPTION` | one secret option of mount N, the raw value |
+//!
+//! Mounts are given `client.key` and `peer.pub`: the public half of the peer key, in hex.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ pub const WORKER_FILE: &str = "worker.json";
 pub const MEMBERS_FILE: &str = "members.json";
 pub const CLIENT_KEY_FILE: &str = "client.key";
 pub const PEER_KEY_FILE: &str = "peer.key";
+pub const PEER_PUBLIC_FILE: &str = "peer.pub";
 
 /// Ports of a worker in Kubernetes; local mode chooses free ones.
 pub const WIRE_PORT: u16 = 9440;

@@ -1,4 +1,4 @@
-//! Frames: a fixed header, a postcard message, and bulk bytes behind it that are never copied into the message.
+//! Frames: a fixed header, a message in CBOR, checksums, and bulk bytes that are never copied into the message.
 //!
 //! | bytes | content (little endian) |
 //! |---|---|
@@ -9,6 +9,11 @@
 //! | 12..16 | 0 |
 //! | 16..24 | id of the request, repeated in its answer |
 //! | 24..32 | newest member-list epoch that the sender knows |
+//! | … | the message |
+//! | … | with [`Features::CHECKSUMS`]: that of all before (u32), and of each [`BLOCK`] of the bulk bytes (u32) |
+//! | … | the bulk bytes |
+//!
+//! A message that cannot be understood spoils nothing: its frame has a length, and the sender is told.
 
 use std::{
     collections::VecDeque,
@@ -20,18 +25,22 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use minicbor::Encode;
+use penstock_model::{BLOCK, block_sums, short_sum};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
+    hello::{Features, RELEASE, Session},
     message::{Failure, MAX_READ, Request, Response},
     socket::Socket,
 };
 
-pub(crate) const VERSION: u8 = 1;
-pub(crate) const MAGIC: [u8; 2] = *b"Ps";
+const MAGIC: [u8; 2] = *b"Ps";
 const HEADER: usize = 32;
 const FAILURE: u8 = 1;
 const DESCRIPTOR: u8 = 2;
+/// Bytes of one checksum.
+const SUM: usize = 4;
 /// Bodies up to this size are taken from the read buffer, longer ones are read straight into their own memory.
 const BUFFERED: usize = 64 << 10;
 
@@ -41,11 +50,13 @@ pub(crate) enum FrameError {
     Io(#[from] io::Error),
     #[error("the connection was cut within a frame")]
     Cut,
-    #[error("not a frame of protocol version {VERSION}")]
+    #[error("not a frame of the agreed version")]
     Header,
+    #[error("a frame's header or message was changed on its way: its checksum is wrong")]
+    Corrupt,
     #[error("a frame of {0} bytes is larger than allowed")]
     Oversized(u64),
-    #[error("the frame's message cannot be decoded")]
+    #[error("a message that cannot be encoded")]
     Message,
 }
 
@@ -62,6 +73,26 @@ impl Limits {
     pub(crate) const FROM_CLIENT: Self = Self { message: 64 << 10, body: 0 };
 }
 
+/// How frames of a connection look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) version: u8,
+    pub(crate) checksums: bool,
+}
+
+impl From<&Session> for Format {
+    fn from(session: &Session) -> Self {
+        Self { version: session.version as u8, checksums: session.features.contains(Features::CHECKSUMS) }
+    }
+}
+
+impl Format {
+    /// Bytes of checksums in a frame.
+    fn sums(self, body: usize) -> usize {
+        if self.checksums { SUM * (1 + body.div_ceil(BLOCK as usize)) } else { 0 }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     flags: u8,
@@ -72,9 +103,9 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    fn encode(self, mut out: &mut [u8]) {
+    fn encode(self, version: u8, mut out: &mut [u8]) {
         out.put_slice(&MAGIC);
-        out.put_u8(VERSION);
+        out.put_u8(version);
         out.put_u8(self.flags);
         out.put_u32_le(self.message);
         out.put_u32_le(self.body);
@@ -83,8 +114,8 @@ impl Header {
         out.put_u64_le(self.epoch);
     }
 
-    fn decode(mut bytes: &[u8], limits: Limits) -> Result<Self, FrameError> {
-        let known = bytes.len() >= HEADER && bytes[..2] == MAGIC && bytes[2] == VERSION;
+    fn decode(mut bytes: &[u8], version: u8, limits: Limits) -> Result<Self, FrameError> {
+        let known = bytes.len() >= HEADER && bytes[..2] == MAGIC && bytes[2] == version;
         if !known || bytes[3] & !(FAILURE | DESCRIPTOR) != 0 {
             return Err(FrameError::Header);
         }
@@ -105,6 +136,8 @@ pub struct FileRange {
     pub file: Box<dyn AsFd + Send + Sync>,
     /// Within the file, and not empty.
     pub range: Range<u64>,
+    /// Of each [`BLOCK`] of the range, as they were when the bytes were last known to be right.
+    pub sums: Vec<u32>,
 }
 
 impl fmt::Debug for FileRange {
@@ -137,11 +170,19 @@ impl Body {
             Self::File(FileRange { range, .. }) => (range.end - range.start) as usize,
         }
     }
+
+    fn sums(&self) -> Vec<u32> {
+        match self {
+            Self::Bytes(bytes) => block_sums(bytes),
+            Self::File(part) => part.sums.clone(),
+        }
+    }
 }
 
 /// A frame to be written. What it holds is let go once it is.
 #[derive(Debug)]
 pub(crate) struct OutFrame {
+    /// All but the bulk bytes.
     head: Vec<u8>,
     body: Body,
     fd: Option<OwnedFd>,
@@ -150,19 +191,25 @@ pub(crate) struct OutFrame {
 }
 
 impl OutFrame {
-    pub(crate) fn request(id: u64, epoch: u64, mut request: Request) -> Result<Self, FrameError> {
+    pub(crate) fn request(format: Format, id: u64, epoch: u64, mut request: Request) -> Result<Self, FrameError> {
         let body = request_body(&mut request).map(std::mem::take).unwrap_or_default();
-        Self::new(id, epoch, 0, &request, Body::Bytes(body), None)
+        let header = Header { flags: 0, message: 0, body: 0, id, epoch };
+        Self::new(format, header, &request, Body::Bytes(body), None)
     }
 
     pub(crate) fn answer(
+        format: Format,
         id: u64,
         epoch: u64,
         answer: Result<(Response, Attachment), Failure>,
     ) -> Result<Self, FrameError> {
+        let header = Header { flags: 0, message: 0, body: 0, id, epoch };
         let (mut response, attachment) = match answer {
             Ok(answer) => answer,
-            Err(failure) => return Self::new(id, epoch, FAILURE, &failure, Body::Bytes(Bytes::new()), None),
+            Err(failure) => {
+                let header = Header { flags: FAILURE, ..header };
+                return Self::new(format, header, &failure, Body::Bytes(Bytes::new()), None);
+            }
         };
         let data = response_body(&mut response).map(std::mem::take);
         let (body, fd) = match attachment {
@@ -170,24 +217,31 @@ impl OutFrame {
             Attachment::Descriptor(fd) => (Body::Bytes(Bytes::new()), Some(fd)),
             Attachment::Nothing | Attachment::File(_) => (Body::Bytes(data.unwrap_or_default()), None),
         };
-        Self::new(id, epoch, 0, &response, body, fd)
+        Self::new(format, header, &response, body, fd)
     }
 
-    fn new<M: Serialize>(
-        id: u64,
-        epoch: u64,
-        flags: u8,
+    /// `header` lacks the lengths.
+    fn new<M: Encode<()>>(
+        format: Format,
+        mut header: Header,
         message: &M,
         body: Body,
         fd: Option<OwnedFd>,
     ) -> Result<Self, FrameError> {
-        let mut head = postcard::to_extend(message, vec![0; HEADER]).map_err(|_| FrameError::Message)?;
+        let mut head = vec![0; HEADER];
+        minicbor::encode(message, &mut head).map_err(|_| FrameError::Message)?;
         let message = head.len() - HEADER;
         if message > Limits::ANSWER.message as usize || body.len() > Limits::ANSWER.body as usize {
             return Err(FrameError::Oversized((message + body.len()) as u64));
         }
-        let flags = flags | if fd.is_some() { DESCRIPTOR } else { 0 };
-        Header { flags, message: message as u32, body: body.len() as u32, id, epoch }.encode(&mut head[..HEADER]);
+        header.flags |= if fd.is_some() { DESCRIPTOR } else { 0 };
+        (header.message, header.body) = (message as u32, body.len() as u32);
+        header.encode(format.version, &mut head[..HEADER]);
+        if format.checksums {
+            head.reserve(format.sums(body.len()));
+            head.put_u32_le(head_sum(&head, &[]));
+            body.sums().into_iter().for_each(|sum| head.put_u32_le(sum));
+        }
         Ok(Self { head, body, fd, written: 0 })
     }
 
@@ -244,46 +298,71 @@ fn response_body(response: &mut Response) -> Option<&mut Bytes> {
     }
 }
 
+fn head_sum(header: &[u8], message: &[u8]) -> u32 {
+    let mut hash = Xxh3::new();
+    hash.update(header);
+    hash.update(message);
+    short_sum(hash.digest())
+}
+
 #[derive(Debug)]
 pub(crate) struct InFrame {
     pub(crate) header: Header,
     message: Bytes,
+    /// Of the body, where the connection has them.
+    sums: Option<Bytes>,
     body: Bytes,
-    pub(crate) fd: Option<OwnedFd>,
+    fd: Option<OwnedFd>,
+}
+
+/// Why an answer is of no use, though its frame is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("its bytes were changed on their way: a checksum is wrong")]
+    Corrupt,
+    #[error("this release does not understand it")]
+    Unknown,
 }
 
 impl InFrame {
-    pub(crate) fn into_request(self) -> Result<Request, FrameError> {
-        let mut request: Request = decode(&self.message)?;
+    pub(crate) fn into_request(self) -> Result<Request, Failure> {
+        let mut request: Request = minicbor::decode(&self.message).map_err(|error| {
+            Failure::Unsupported(format!("this worker (release {RELEASE}) does not understand the request: {error}"))
+        })?;
         match request_body(&mut request) {
+            Some(_) if !self.is_right() => return Err(Failure::Corrupt),
             Some(data) => *data = self.body,
             None if self.body.is_empty() => {}
-            None => return Err(FrameError::Message),
+            None => return Err(Failure::BadRequest("bulk bytes where none belong".into())),
         }
         Ok(request)
     }
 
-    pub(crate) fn into_answer(self) -> Result<(Result<Response, Failure>, Option<OwnedFd>), FrameError> {
+    pub(crate) fn into_answer(self) -> Result<(Result<Response, Failure>, Option<OwnedFd>), Unusable> {
         if self.header.flags & FAILURE != 0 {
-            return Ok((Err(decode(&self.message)?), None));
+            return Ok((Err(minicbor::decode(&self.message).map_err(|_| Unusable::Unknown)?), None));
         }
-        let mut response = decode(&self.message)?;
+        let mut response = minicbor::decode(&self.message).map_err(|_| Unusable::Unknown)?;
         if let Some(data) = response_body(&mut response) {
+            if !self.is_right() {
+                return Err(Unusable::Corrupt);
+            }
             *data = self.body;
         }
         Ok((Ok(response), self.fd))
     }
-}
 
-fn decode<M: DeserializeOwned>(message: &[u8]) -> Result<M, FrameError> {
-    match postcard::take_from_bytes(message) {
-        Ok((decoded, [])) => Ok(decoded),
-        _ => Err(FrameError::Message),
+    /// Whether the bulk bytes are what was sent, as far as one can tell.
+    fn is_right(&self) -> bool {
+        let Some(sums) = &self.sums else { return true };
+        let sent = sums.chunks_exact(SUM).map(|mut sum| sum.get_u32_le());
+        sent.eq(block_sums(&self.body))
     }
 }
 
 pub(crate) struct FrameReader {
     socket: Arc<Socket>,
+    format: Format,
     limits: Limits,
     buffer: BytesMut,
     /// Whether descriptors are taken; a side that does not lets the kernel discard them.
@@ -292,8 +371,8 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    pub(crate) fn new(socket: Arc<Socket>, limits: Limits, take_fds: bool) -> Self {
-        Self { socket, limits, buffer: BytesMut::new(), take_fds, fds: VecDeque::new() }
+    pub(crate) fn new(socket: Arc<Socket>, format: Format, limits: Limits, take_fds: bool) -> Self {
+        Self { socket, format, limits, buffer: BytesMut::new(), take_fds, fds: VecDeque::new() }
     }
 
     /// The next frame, or `None` when the stream ended between two.
@@ -302,13 +381,26 @@ impl FrameReader {
             return Ok(None);
         }
         self.fill_to(HEADER).await?;
-        let header = Header::decode(&self.buffer[..HEADER], self.limits)?;
-        self.buffer.advance(HEADER);
+        let header = Header::decode(&self.buffer[..HEADER], self.format.version, self.limits)?;
+        let first = self.buffer.split_to(HEADER);
         // The kernel delivers a descriptor no later than the first byte that it was sent with.
         let fd = if header.flags & DESCRIPTOR == 0 { None } else { self.fds.pop_front() };
         let message = self.take(header.message as usize).await?;
+        let sums = self.take_sums(&first, &message, header.body as usize).await?;
         let body = self.take(header.body as usize).await?;
-        Ok(Some(InFrame { header, message, body, fd }))
+        Ok(Some(InFrame { header, message, sums, body, fd }))
+    }
+
+    /// The checksums of the body; that of what came before is looked at.
+    async fn take_sums(&mut self, header: &[u8], message: &[u8], body: usize) -> Result<Option<Bytes>, FrameError> {
+        if !self.format.checksums {
+            return Ok(None);
+        }
+        let mut sums = self.take(self.format.sums(body)).await?;
+        if sums.get_u32_le() != head_sum(header, message) {
+            return Err(FrameError::Corrupt);
+        }
+        Ok(Some(sums))
     }
 
     async fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {

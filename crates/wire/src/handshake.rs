@@ -1,35 +1,33 @@
-//! Both sides prove that they hold the role's key without sending it.
+//! Both sides say what they speak, and prove who they are without sending a secret.
 //!
-//! 1. client: `Ps`, version, role, nonce, dataset
-//! 2. server: verdict, and if it is good: nonce, proof("server")
-//! 3. client: proof("client")
-//! 4. server: verdict, epoch
+//! 1. client: [`Hello`]
+//! 2. server: [`Answer::Welcome`] and a [`Proof`], or [`Answer::Refusal`]
+//! 3. client: [`Proof`]
+//! 4. server: [`Answer::Accepted`] or [`Answer::Refusal`]
 //!
-//! `proof(side) = HMAC-SHA-256(key, side ‖ role ‖ client nonce ‖ server nonce ‖ dataset)`. Both nonces are fresh, so a
-//! recorded handshake proves nothing; the side is in it, so a proof cannot be reflected.
+//! Each travels as `PsHi`, a length (u16, little endian) and so many bytes of CBOR. The proofs are made of the bytes of 1
+//! and of the welcome, so of all that was agreed on; both nonces are in there, so a recorded greeting proves nothing. The
+//! side is in the proof, so it cannot be reflected. A server always signs with the peer key, which mounts do not have.
 
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, BufMut, BytesMut};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use minicbor::{Decode, Encode};
 
 use crate::{
-    credential::{Credential, random},
-    frame::{MAGIC, VERSION},
+    access::{Caller, Host},
+    credential::random,
+    hello::{
+        Answer, Channel, Features, Hello, MAX_GREETING, Proof, RELEASE, Reason, Refusal, Session, Versions, Welcome,
+    },
     message::Role,
-    server::Keys,
     socket::Socket,
 };
 
-/// `namespace/name`: two Kubernetes names of at most 253 bytes.
-const MAX_DATASET: usize = 512;
-const NONCE: usize = 32;
-const PROOF: usize = 32;
-const GOOD: u8 = 0;
-const WRONG_VERSION: u8 = 1;
-const WRONG_DATASET: u8 = 2;
-const WRONG_PROOF: u8 = 3;
+const MAGIC: &[u8] = b"PsHi";
+const PREFIX: usize = MAGIC.len() + 2;
+const CLIENT: &[u8] = b"penstock client\0";
+const SERVER: &[u8] = b"penstock server\0";
 
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
@@ -37,126 +35,159 @@ pub enum HandshakeError {
     Io(#[from] io::Error),
     #[error("the other side hung up during the handshake")]
     Cut,
-    #[error("the other side speaks another version of the protocol")]
-    Version,
+    #[error(
+        "the other side (release {release}) speaks version {theirs} of the protocol, this one {ours}: upgrade the older \
+         of them first"
+    )]
+    Version { ours: Versions, theirs: Versions, release: String },
     #[error("the other side serves another Dataset")]
     Dataset,
-    #[error("the other side does not hold the same key")]
+    #[error("the other side does not accept the key: keys were changed, or this is another Dataset's")]
     Key,
+    #[error("the other side does not prove that it is a worker of this Dataset: it does not hold the peer key")]
+    NotAWorker,
+    #[error("the worker was reached by a detour: someone relays its connections")]
+    Relayed,
     #[error("the other side does not speak this protocol")]
     Protocol,
+    #[error("the other side (release {0}) refuses for a reason that this release does not know")]
+    Refused(String),
 }
 
-pub(crate) struct Hello<'a> {
-    pub(crate) role: Role,
-    pub(crate) key: &'a Credential,
-    pub(crate) dataset: &'a str,
-}
-
-/// Returns the server's epoch.
-pub(crate) async fn greet(socket: &Socket, hello: &Hello<'_>) -> Result<u64, HandshakeError> {
-    let mine = random().map_err(io::Error::from)?;
-    let mut first = vec![MAGIC[0], MAGIC[1], VERSION, role_byte(hello.role)];
-    first.put_slice(&mine);
-    first.put_u16_le(hello.dataset.len().min(MAX_DATASET) as u16);
-    first.put_slice(hello.dataset.as_bytes());
-    socket.write_all(&mut [IoSlice::new(&first)]).await?;
-
-    verdict(receive(socket, 1).await?.get_u8())?;
-    let answer = receive(socket, NONCE + PROOF).await?;
-    let (theirs, proof) = answer.split_at(NONCE);
-    let subject = Subject { role: hello.role, client: &mine, server: theirs, dataset: hello.dataset.as_bytes() };
-    subject.mac(hello.key, "server").verify_slice(proof).map_err(|_| HandshakeError::Key)?;
-
-    let proof = subject.mac(hello.key, "client").finalize().into_bytes();
-    socket.write_all(&mut [IoSlice::new(&proof)]).await?;
-    verdict(receive(socket, 1).await?.get_u8())?;
-    Ok(receive(socket, 8).await?.get_u64_le())
-}
-
-/// Returns the role that the other side proved.
-pub(crate) async fn welcome(socket: &Socket, keys: &Keys, dataset: &str, epoch: u64) -> Result<Role, HandshakeError> {
-    let first = receive(socket, 4 + NONCE + 2).await?;
-    if first[..2] != MAGIC {
-        return Err(HandshakeError::Protocol);
-    }
-    if first[2] != VERSION {
-        return refuse(socket, WRONG_VERSION).await;
-    }
-    let role = role_of(first[3]).ok_or(HandshakeError::Protocol)?;
-    let theirs = &first[4..4 + NONCE];
-    let named = (&first[4 + NONCE..]).get_u16_le() as usize;
-    if named > MAX_DATASET {
-        return Err(HandshakeError::Protocol);
-    }
-    if receive(socket, named).await?[..] != *dataset.as_bytes() {
-        return refuse(socket, WRONG_DATASET).await;
-    }
-    let mine = random().map_err(io::Error::from)?;
-    let key = keys.of(role);
-    let subject = Subject { role, client: theirs, server: &mine, dataset: dataset.as_bytes() };
-    let proof = subject.mac(key, "server").finalize().into_bytes();
-    socket.write_all(&mut [IoSlice::new(&[GOOD]), IoSlice::new(&mine), IoSlice::new(&proof)]).await?;
-
-    let proof = receive(socket, PROOF).await?;
-    if subject.mac(key, "client").verify_slice(&proof).is_err() {
-        return refuse(socket, WRONG_PROOF).await;
-    }
-    socket.write_all(&mut [IoSlice::new(&[GOOD]), IoSlice::new(&epoch.to_le_bytes())]).await?;
-    Ok(role)
-}
-
-struct Subject<'a> {
-    role: Role,
-    client: &'a [u8],
-    server: &'a [u8],
-    dataset: &'a [u8],
-}
-
-impl Subject<'_> {
-    fn mac(&self, key: &Credential, side: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::new_from_slice(key.bytes()).expect("HMAC takes keys of any length");
-        // All parts but the last have a fixed length, so no two subjects read the same.
-        for part in [side.as_bytes(), &[role_byte(self.role)], self.client, self.server, self.dataset] {
-            mac.update(part);
-        }
-        mac
-    }
-}
-
-async fn refuse(socket: &Socket, code: u8) -> Result<Role, HandshakeError> {
-    socket.write_all(&mut [IoSlice::new(&[code])]).await?;
-    Err(verdict(code).err().unwrap_or(HandshakeError::Protocol))
-}
-
-fn verdict(code: u8) -> Result<(), HandshakeError> {
-    match code {
-        GOOD => Ok(()),
-        WRONG_VERSION => Err(HandshakeError::Version),
-        WRONG_DATASET => Err(HandshakeError::Dataset),
-        WRONG_PROOF => Err(HandshakeError::Key),
-        _ => Err(HandshakeError::Protocol),
-    }
-}
-
-async fn receive(socket: &Socket, len: usize) -> Result<BytesMut, HandshakeError> {
-    let mut bytes = BytesMut::with_capacity(len);
-    while bytes.len() < len {
-        let missing = len - bytes.len();
-        if socket.read_some(&mut (&mut bytes).limit(missing)).await? == 0 {
-            return Err(HandshakeError::Cut);
+impl From<Refusal> for HandshakeError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { reason, versions: theirs, release } = refusal;
+        match reason {
+            Some(Reason::Version) => Self::Version { ours: Versions::SPOKEN, theirs, release },
+            Some(Reason::Dataset) => Self::Dataset,
+            Some(Reason::Proof) => Self::Key,
+            None => Self::Refused(release),
         }
     }
+}
+
+/// Returns what was agreed on, and the server's epoch.
+pub(crate) async fn greet(socket: &Socket, caller: &Caller) -> Result<(Session, u64), HandshakeError> {
+    let mut said = envelope(&Hello::new(caller, nonce()?))?;
+    send(socket, &[&said]).await?;
+    let answer = receive(socket).await?;
+    let welcome = match decode(&answer)? {
+        Answer::Welcome(welcome) => welcome,
+        Answer::Refusal(refusal) => return Err(refusal.into()),
+        Answer::Accepted { .. } => return Err(HandshakeError::Protocol),
+    };
+    said.extend_from_slice(&answer);
+    let proof: Proof = decode(&receive(socket).await?)?;
+    if !caller.access.peers().has_signed(&subject(SERVER, &said), &proof.bytes) {
+        return Err(HandshakeError::NotAWorker);
+    }
+    let session = agree(welcome, channel(socket))?;
+    let proof = Proof { bytes: caller.access.prove(&subject(CLIENT, &said)) };
+    send(socket, &[&envelope(&proof)?]).await?;
+    match decode(&receive(socket).await?)? {
+        Answer::Accepted { epoch } => Ok((session, epoch)),
+        Answer::Refusal(refusal) => Err(refusal.into()),
+        Answer::Welcome(_) => Err(HandshakeError::Protocol),
+    }
+}
+
+/// What a proved welcome says, if it may.
+fn agree(welcome: Welcome, reached_by: Channel) -> Result<Session, HandshakeError> {
+    let Welcome { version, features, channel, name, release, .. } = welcome;
+    if channel != Some(reached_by) {
+        return Err(HandshakeError::Relayed);
+    }
+    if !Versions::SPOKEN.contains(version) || !Features::KNOWN.contains(features) {
+        return Err(HandshakeError::Protocol);
+    }
+    Ok(Session { version, features, name, release })
+}
+
+/// Returns the role that the other side has proved, and what was agreed on.
+pub(crate) async fn welcome(socket: &Socket, host: &Host, epoch: u64) -> Result<(Role, Session), HandshakeError> {
+    let mut said = receive(socket).await?;
+    let hello: Hello = decode(&said)?;
+    let Some(version) = Versions::SPOKEN.common(hello.versions) else {
+        refuse(socket, Reason::Version).await?;
+        let (theirs, release) = (hello.versions, hello.release);
+        return Err(HandshakeError::Version { ours: Versions::SPOKEN, theirs, release });
+    };
+    if hello.dataset != host.dataset {
+        refuse(socket, Reason::Dataset).await?;
+        return Err(HandshakeError::Dataset);
+    }
+    let features = Features::KNOWN.common(hello.features);
+    let (name, release) = (host.name.clone(), RELEASE.to_owned());
+    let welcome = Welcome { version, features, nonce: nonce()?, channel: Some(channel(socket)), name, release };
+    let answer = envelope(&Answer::Welcome(welcome))?;
+    said.extend_from_slice(&answer);
+    let proof = Proof { bytes: host.keys.peer.sign(&subject(SERVER, &said)) };
+    send(socket, &[&answer, &envelope(&proof)?]).await?;
+
+    let proof: Proof = decode(&receive(socket).await?)?;
+    if !host.keys.has_proved(hello.role, &subject(CLIENT, &said), &proof.bytes) {
+        refuse(socket, Reason::Proof).await?;
+        return Err(HandshakeError::Key);
+    }
+    send(socket, &[&envelope(&Answer::Accepted { epoch })?]).await?;
+    Ok((hello.role, Session { version, features, name: hello.name, release: hello.release }))
+}
+
+async fn refuse(socket: &Socket, reason: Reason) -> Result<(), HandshakeError> {
+    let refusal = Refusal { reason: Some(reason), versions: Versions::SPOKEN, release: RELEASE.to_owned() };
+    send(socket, &[&envelope(&Answer::Refusal(refusal))?]).await
+}
+
+fn nonce() -> io::Result<[u8; 32]> {
+    Ok(random()?)
+}
+
+fn channel(socket: &Socket) -> Channel {
+    if socket.is_unix() { Channel::Unix } else { Channel::Tcp }
+}
+
+fn subject(side: &[u8], said: &[u8]) -> Vec<u8> {
+    [side, said].concat()
+}
+
+fn envelope<M: Encode<()>>(message: &M) -> Result<Vec<u8>, HandshakeError> {
+    let mut bytes = [MAGIC, &[0; 2]].concat();
+    let Ok(()) = minicbor::encode(message, &mut bytes).map_err(drop) else { return Err(HandshakeError::Protocol) };
+    let len = u16::try_from(bytes.len() - PREFIX).ok().filter(|len| usize::from(*len) <= MAX_GREETING);
+    let len = len.ok_or(HandshakeError::Protocol)?;
+    bytes[MAGIC.len()..PREFIX].copy_from_slice(&len.to_le_bytes());
     Ok(bytes)
 }
 
-fn role_byte(role: Role) -> u8 {
-    match role {
-        Role::Client => b'c',
-        Role::Peer => b'p',
-    }
+fn decode<'a, M: Decode<'a, ()>>(envelope: &'a [u8]) -> Result<M, HandshakeError> {
+    minicbor::decode(&envelope[PREFIX..]).map_err(|_| HandshakeError::Protocol)
 }
 
-fn role_of(byte: u8) -> Option<Role> {
-    [Role::Client, Role::Peer].into_iter().find(|role| role_byte(*role) == byte)
+async fn send(socket: &Socket, parts: &[&[u8]]) -> Result<(), HandshakeError> {
+    let mut parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    Ok(socket.write_all(&mut parts).await?)
+}
+
+/// One envelope, whole.
+async fn receive(socket: &Socket) -> Result<Vec<u8>, HandshakeError> {
+    let mut bytes = BytesMut::with_capacity(PREFIX);
+    fill(socket, &mut bytes, PREFIX).await?;
+    let len = usize::from((&bytes[MAGIC.len()..]).get_u16_le());
+    if !bytes.starts_with(MAGIC) || len > MAX_GREETING {
+        return Err(HandshakeError::Protocol);
+    }
+    fill(socket, &mut bytes, len).await?;
+    Ok(bytes.into())
+}
+
+async fn fill(socket: &Socket, bytes: &mut BytesMut, more: usize) -> Result<(), HandshakeError> {
+    let end = bytes.len() + more;
+    bytes.reserve(more);
+    while bytes.len() < end {
+        let missing = end - bytes.len();
+        if socket.read_some(&mut (&mut *bytes).limit(missing)).await? == 0 {
+            return Err(HandshakeError::Cut);
+        }
+    }
+    Ok(())
 }

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    Address, CallError, Client, Credential,
-    message::{Request, Response, Role},
+    Address, CallError, Caller, Client,
+    message::{Request, Response},
 };
 
 /// Reads up to this many bytes are small.
@@ -35,9 +35,7 @@ pub struct Sighting {
 /// work at either end.
 #[derive(Debug)]
 pub struct Pool {
-    role: Role,
-    key: Credential,
-    dataset: String,
+    caller: Caller,
     slots: Mutex<HashMap<Route, Arc<AsyncMutex<Slot>>>>,
     newest: watch::Sender<Sighting>,
 }
@@ -102,9 +100,8 @@ struct Trouble {
 }
 
 impl Pool {
-    pub fn new(role: Role, key: Credential, dataset: impl Into<String>) -> Self {
-        let newest = watch::Sender::new(Sighting::default());
-        Self { role, key, dataset: dataset.into(), slots: Mutex::default(), newest }
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, slots: Mutex::default(), newest: watch::Sender::new(Sighting::default()) }
     }
 
     /// Sends the request over the connection to `address`. A connection that turns out to be cut is renewed once.
@@ -184,9 +181,7 @@ impl Pool {
     }
 
     async fn connect(&self, address: &Address, slot: &mut Slot) -> Result<Client, CallError> {
-        let client = Client::connect(address, self.role, &self.key, &self.dataset)
-            .await
-            .map_err(|error| slot.fail(error.to_string()))?;
+        let client = Client::connect(address, &self.caller).await.map_err(|error| slot.fail(error.to_string()))?;
         self.saw(address, client.peer_epoch());
         slot.clients.push(client.clone());
         slot.trouble = None;

@@ -9,10 +9,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Credential,
+    Host,
     check::check,
-    frame::{Attachment, FrameError, FrameReader, Limits, OutFrame},
+    frame::{Attachment, Format, FrameError, FrameReader, Limits, OutFrame},
     handshake::{HandshakeError, welcome},
+    hello::Session,
     message::{Failure, Request, Response, Role},
     outbox::Outbox,
     socket::Socket,
@@ -26,22 +27,6 @@ const BUDGET: usize = 1024;
 const UNIT: usize = 64 << 10;
 /// What an entry of a listing takes, bytes, estimated from above for usual names.
 const ENTRY: usize = 256;
-
-/// A runtime's keys, by the role that they prove.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    pub client: Credential,
-    pub peer: Credential,
-}
-
-impl Keys {
-    pub(crate) fn of(&self, role: Role) -> &Credential {
-        match role {
-            Role::Client => &self.client,
-            Role::Peer => &self.peer,
-        }
-    }
-}
 
 /// What a worker answers.
 #[derive(Debug)]
@@ -95,13 +80,12 @@ impl Listener {
 /// Answers connections until `shutdown`, then accepts and reads no more, finishes what is in flight, and returns.
 pub async fn serve<S: Service>(
     listener: impl Into<Listener>,
-    keys: Keys,
-    dataset: String,
+    host: Host,
     service: Arc<S>,
     shutdown: CancellationToken,
 ) {
     let listener = listener.into();
-    let door = Arc::new(Door { keys, dataset, service, shutdown, strangers: Arc::new(Semaphore::new(STRANGERS)) });
+    let door = Arc::new(Door { host, service, shutdown, strangers: Arc::new(Semaphore::new(STRANGERS)) });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -127,22 +111,21 @@ pub async fn serve<S: Service>(
 }
 
 struct Door<S> {
-    keys: Keys,
-    dataset: String,
+    host: Host,
     service: Arc<S>,
     shutdown: CancellationToken,
     strangers: Arc<Semaphore>,
 }
 
 async fn admit<S: Service>(door: Arc<Door<S>>, socket: Socket, stranger: OwnedSemaphorePermit) {
-    let handshake = welcome(&socket, &door.keys, &door.dataset, door.service.epoch());
-    let role = tokio::select! {
+    let handshake = welcome(&socket, &door.host, door.service.epoch());
+    let proved = tokio::select! {
         () = door.shutdown.cancelled() => return,
-        role = timeout(HANDSHAKE_TIMEOUT, handshake) => role,
+        proved = timeout(HANDSHAKE_TIMEOUT, handshake) => proved,
     };
     drop(stranger);
-    match role {
-        Ok(Ok(role)) => converse(&door, Arc::new(socket), role).await,
+    match proved {
+        Ok(Ok((role, session))) => converse(&door, Arc::new(socket), role, &session).await,
         // Probes of load balancers and the like.
         Ok(Err(HandshakeError::Cut | HandshakeError::Io(_))) => {}
         Ok(Err(error)) => tracing::warn!(%error, "refused a connection"),
@@ -150,10 +133,13 @@ async fn admit<S: Service>(door: Arc<Door<S>>, socket: Socket, stranger: OwnedSe
     }
 }
 
-async fn converse<S: Service>(door: &Door<S>, socket: Arc<Socket>, role: Role) {
+async fn converse<S: Service>(door: &Door<S>, socket: Arc<Socket>, role: Role, session: &Session) {
+    let Session { name, release, version, .. } = session;
+    tracing::debug!(?role, name, release, version, "a connection begins");
     let connection = Connection {
         service: door.service.clone(),
         outbox: Outbox::new(socket.clone()),
+        format: Format::from(session),
         role,
         local: socket.is_unix(),
     };
@@ -173,7 +159,7 @@ async fn read_requests<S: Service>(
     shutdown: &CancellationToken,
 ) -> Result<(), FrameError> {
     let limits = if connection.role == Role::Peer { Limits::FROM_PEER } else { Limits::FROM_CLIENT };
-    let mut reader = FrameReader::new(socket.clone(), limits, false);
+    let mut reader = FrameReader::new(socket.clone(), connection.format, limits, false);
     let budget = Arc::new(Semaphore::new(BUDGET));
     loop {
         let frame = tokio::select! {
@@ -184,8 +170,8 @@ async fn read_requests<S: Service>(
         };
         let Some(frame) = frame else { return Ok(()) };
         let id = frame.header.id;
-        let request = frame.into_request()?;
-        let weight = weight(&request);
+        let request = frame.into_request();
+        let weight = request.as_ref().map_or(1, weight);
         let Ok(permit) = budget.clone().acquire_many_owned(weight).await else { return Ok(()) };
         let mut call = Box::pin(connection.clone().call(id, request, permit));
         // What is small is often answered here and now, without waking another thread.
@@ -199,6 +185,7 @@ async fn read_requests<S: Service>(
 struct Connection<S> {
     service: Arc<S>,
     outbox: Outbox,
+    format: Format,
     role: Role,
     /// A unix socket.
     local: bool,
@@ -206,9 +193,12 @@ struct Connection<S> {
 
 impl<S: Service> Connection<S> {
     /// Answers one request; `_share` of the connection's budget is free again when the answer is on its way.
-    async fn call(self: Arc<Self>, id: u64, request: Request, _share: OwnedSemaphorePermit) {
-        let answer = answer(&*self.service, self.role, self.local, request).await;
-        if let Some(frame) = encode(id, self.service.epoch(), answer) {
+    async fn call(self: Arc<Self>, id: u64, request: Result<Request, Failure>, _share: OwnedSemaphorePermit) {
+        let answer = match request {
+            Ok(request) => answer(&*self.service, self.role, self.local, request).await,
+            Err(failure) => Err(failure),
+        };
+        if let Some(frame) = encode(self.format, id, self.service.epoch(), answer) {
             // Nobody reads it any more when the connection was cut.
             let _ = self.outbox.send(frame).await;
         }
@@ -233,9 +223,9 @@ async fn answer<S: Service>(service: &S, role: Role, local: bool, request: Reque
     service.call(role, request).await
 }
 
-fn encode(id: u64, epoch: u64, answer: Result<Reply, Failure>) -> Option<OutFrame> {
-    OutFrame::answer(id, epoch, answer.map(|reply| (reply.response, reply.attachment)))
-        .or_else(|error| OutFrame::answer(id, epoch, Err(Failure::Unavailable(error.to_string()))))
+fn encode(format: Format, id: u64, epoch: u64, answer: Result<Reply, Failure>) -> Option<OutFrame> {
+    OutFrame::answer(format, id, epoch, answer.map(|reply| (reply.response, reply.attachment)))
+        .or_else(|error| OutFrame::answer(format, id, epoch, Err(Failure::Unavailable(error.to_string()))))
         .inspect_err(|error| tracing::error!(%error, "cannot encode an answer"))
         .ok()
 }

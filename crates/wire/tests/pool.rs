@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use common::{DATASET, Server, keys, read, start, tcp_server};
+use common::{Server, keys, read, start, tcp_server};
 use futures::future::join_all;
 use penstock_testkit::proxy::{CountingProxy, Gate};
 use penstock_wire::{
     Address, CallError, Pool,
-    message::{MAX_READ, Request, Role},
+    message::{MAX_READ, Request},
 };
 use tokio::{
     net::TcpListener,
@@ -32,7 +32,7 @@ async fn behind_proxy() -> (Server, CountingProxy, Address, Arc<Pool>) {
     let server = tcp_server().await;
     let proxy = CountingProxy::start("127.0.0.1:0", server.tcp().parse().unwrap()).await.unwrap();
     let address = Address::Tcp(proxy.address().to_string());
-    let pool = Arc::new(Pool::new(Role::Client, server.keys.client.clone(), DATASET));
+    let pool = Arc::new(Pool::new(server.mount()));
     (server, proxy, address, pool)
 }
 
@@ -77,7 +77,7 @@ async fn a_second_connection_for_bulk_is_made_only_while_the_first_is_in_use() {
 async fn where_no_second_connection_can_be_made_the_first_serves_all() {
     let server = tcp_server().await;
     let (address, relay) = server.relay().await;
-    let pool = Pool::new(Role::Client, server.keys.client.clone(), DATASET);
+    let pool = Pool::new(server.mount());
     pool.call(&address, read(0, BULK)).await.unwrap();
     for result in join_all((0..8).map(|_| pool.call(&address, read(0, BULK)))).await {
         result.unwrap();
@@ -91,7 +91,7 @@ async fn cut_connections_fail_the_calls_in_flight_and_the_pool_renews_them() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = start(listener.into(), Address::Tcp(addr.to_string()), keys());
-    let pool = Pool::new(Role::Client, server.keys.client.clone(), DATASET);
+    let pool = Pool::new(server.mount());
     pool.call(&server.address, read(1, 1)).await.unwrap();
     let Server { address, keys, shutdown, task, .. } = server;
     shutdown.cancel();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use penstock_model::{Attr, Entry, Kind, Object, ObjectKey, Version};
 use penstock_wire::{
-    Address, Client, Credential, Keys, Reply, Service,
+    Address, Caller, Client, Host, Keys, Reply, Service,
     message::{Failure, Pattern, Reach, Request, Response, Role},
     serve,
 };
@@ -85,12 +85,14 @@ impl Service for Hoard {
 async fn connected() -> (Arc<Hoard>, Client, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = listener.local_addr().unwrap().to_string();
-    let keys = Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() };
+    let (dataset, keys) = (DATASET.to_owned(), Keys::generate().unwrap());
+    let caller = Caller { dataset: dataset.clone(), name: "test".into(), access: keys.for_clients() };
+    let host = Host { dataset, name: "w-0".into(), keys };
     let service = Arc::new(Hoard::default());
-    tokio::spawn(serve(listener, keys.clone(), DATASET.into(), service.clone(), CancellationToken::new()));
+    tokio::spawn(serve(listener, host, service.clone(), CancellationToken::new()));
     let (flow, flows) = watch::channel(true);
     let address = Address::Tcp(relay(server, flows).await);
-    (service, Client::connect(&address, Role::Client, &keys.client, DATASET).await.unwrap(), flow)
+    (service, Client::connect(&address, &caller).await.unwrap(), flow)
 }
 
 /// Passes one connection on, towards the client only while it flows.

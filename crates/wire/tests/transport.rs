@@ -7,12 +7,12 @@ mod common;
 use std::{fs::File, io::Read, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use common::{DATASET, keys, object, pattern, read, start, tcp_server};
+use common::{caller, keys, object, pattern, read, start, tcp_server};
 use futures::FutureExt;
 use penstock_model::Object;
 use penstock_wire::{
-    Address, CallError, Client, ConnectError, Credential, HandshakeError,
-    message::{Failure, Pattern, Reach, Request, Response, Role},
+    Access, Address, CallError, Caller, Client, ConnectError, Credential, HandshakeError, Keys,
+    message::{Failure, Pattern, Reach, Request, Response},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -44,21 +44,24 @@ async fn many_calls_in_flight_get_each_their_own_answer() {
 #[tokio::test]
 async fn a_wrong_key_another_role_s_key_and_another_dataset_are_refused() {
     let server = tcp_server().await;
-    let (client, peer) = (&server.keys.client, &server.keys.peer);
+    let Keys { client, peer } = server.keys.clone();
     let stranger = Credential::generate().unwrap();
-    for (role, key, dataset) in [
-        (Role::Client, &stranger, DATASET),
-        (Role::Client, peer, DATASET),
-        (Role::Peer, client, DATASET),
-        (Role::Client, client, "quant/other"),
-    ] {
-        let refused = Client::connect(&server.address, role, key, dataset).await;
-        let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{role:?} {dataset} got in") };
-        match dataset {
-            DATASET => assert!(matches!(source, HandshakeError::Key), "{source}"),
-            _ => assert!(matches!(source, HandshakeError::Dataset), "{source}"),
-        }
+    let as_client = |key: &Credential| Access::Client { key: key.clone(), peers: peer.public() };
+    for access in [as_client(&stranger), as_client(&peer)] {
+        let refused = handshake_error(&server.address, &caller(access)).await;
+        assert!(matches!(refused, HandshakeError::Key), "{refused}");
     }
+    let refused = handshake_error(&server.address, &caller(Access::Peer(client.clone()))).await;
+    assert!(matches!(refused, HandshakeError::NotAWorker), "{refused}");
+    let elsewhere = Caller { dataset: "quant/other".into(), ..caller(as_client(&client)) };
+    let refused = handshake_error(&server.address, &elsewhere).await;
+    assert!(matches!(refused, HandshakeError::Dataset), "{refused}");
+}
+
+async fn handshake_error(address: &Address, caller: &Caller) -> HandshakeError {
+    let refused = Client::connect(address, caller).await;
+    let Err(ConnectError::Handshake { source, .. }) = refused else { panic!("{caller:?} got in") };
+    source
 }
 
 #[tokio::test]
@@ -85,36 +88,42 @@ async fn a_recorded_handshake_opens_nothing() {
     let record = tokio::spawn(async move {
         let (mut from, _) = tap.accept().await.unwrap();
         let mut to = TcpStream::connect(&target).await.unwrap();
-        let hello = 4 + 32 + 2 + DATASET.len();
-        let mut said = vec![0; hello + 32];
-        from.read_exact(&mut said[..hello]).await.unwrap();
-        to.write_all(&said[..hello]).await.unwrap();
-        let mut answer = vec![0; 1 + 64];
-        to.read_exact(&mut answer).await.unwrap();
-        from.write_all(&answer).await.unwrap();
-        from.read_exact(&mut said[hello..]).await.unwrap();
-        to.write_all(&said[hello..]).await.unwrap();
-        let mut end = [0; 9];
-        to.read_exact(&mut end).await.unwrap();
-        from.write_all(&end).await.unwrap();
+        let mut said = pass(&mut from, &mut to).await;
+        pass(&mut to, &mut from).await;
+        pass(&mut to, &mut from).await;
+        said.extend(pass(&mut from, &mut to).await);
+        pass(&mut to, &mut from).await;
         (said, target)
     });
-    Client::connect(&tapped, Role::Client, &server.keys.client, DATASET).await.unwrap();
+    Client::connect(&tapped, &server.mount()).await.unwrap();
     let (said, target) = record.await.unwrap();
     let mut replay = TcpStream::connect(&target).await.unwrap();
     replay.write_all(&said).await.unwrap();
-    let mut answer = Vec::new();
-    replay.read_to_end(&mut answer).await.unwrap();
-    assert_eq!((answer.len(), answer.last()), (66, Some(&3)), "the second verdict must be a refusal");
+    let mut answers = Vec::new();
+    replay.read_to_end(&mut answers).await.unwrap();
+    // `Refusal` (1), for the reason `Proof` (2).
+    let refusal = [0x82, 1, 0x81, 0x83, 2];
+    assert!(answers.windows(refusal.len()).any(|part| part == refusal), "the second verdict must be a refusal");
+}
+
+/// Passes one message of the handshake on, and returns it.
+async fn pass(from: &mut TcpStream, to: &mut TcpStream) -> Vec<u8> {
+    let mut message = vec![0; 6];
+    from.read_exact(&mut message).await.unwrap();
+    let len = usize::from(u16::from_le_bytes([message[4], message[5]]));
+    message.resize(6 + len, 0);
+    from.read_exact(&mut message[6..]).await.unwrap();
+    to.write_all(&message).await.unwrap();
+    message
 }
 
 #[tokio::test]
 async fn an_oversized_or_foreign_greeting_ends_the_connection() {
     let server = tcp_server().await;
     let Address::Tcp(target) = &server.address else { unreachable!() };
-    let mut long_dataset = [b"Ps\x01c".to_vec(), vec![0; 32], vec![0xff, 0xff]].concat();
-    long_dataset.extend(vec![b'x'; 70_000]);
-    for greeting in [long_dataset, b"GET / HTTP/1.1\r\nHost: somewhere.example\r\n\r\n".to_vec()] {
+    let mut long = [b"PsHi".to_vec(), vec![0xff, 0xff]].concat();
+    long.extend(vec![b'x'; 70_000]);
+    for greeting in [long, b"GET / HTTP/1.1\r\nHost: somewhere.example\r\n\r\n".to_vec()] {
         let mut stream = TcpStream::connect(target).await.unwrap();
         let _ = stream.write_all(&greeting).await;
         let mut answer = Vec::new();
@@ -127,7 +136,7 @@ async fn an_oversized_or_foreign_greeting_ends_the_connection() {
 async fn a_server_that_vanishes_without_goodbye_fails_waiting_calls() {
     let server = tcp_server().await;
     let (address, relay) = server.relay().await;
-    let client = Client::connect(&address, Role::Client, &server.keys.client, DATASET).await.unwrap();
+    let client = Client::connect(&address, &server.mount()).await.unwrap();
     let waiting = tokio::spawn({
         let client = client.clone();
         async move { client.call(Request::ReadLink { path: b"slow".to_vec() }).await }

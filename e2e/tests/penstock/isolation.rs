@@ -127,8 +127,10 @@ async fn read_forged(case: &Case<'_>, volumes: &Api<PersistentVolume>, forged: &
         },
     });
     apply_yaml(&case.env.client(), &yaml.to_string()).await?;
+    let workers = case.kubectl(&["get", "secret", "a-client", "-o", r"jsonpath={.data.peer\.pub}"])?;
     case.apply(&format!(
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: forged}}\nstringData: {{client.key: '{}'}}\n\
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: forged}}\n\
+         stringData: {{client.key: '{}'}}\ndata: {{peer.pub: {workers}}}\n\
          ---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: forged}}\n\
          spec: {{storageClassName: forged, volumeName: {forged}, accessModes: [ReadOnlyMany], resources: {{requests: {{storage: 1Gi}}}}}}\n",
         "ab".repeat(32)

@@ -19,6 +19,7 @@ pub const ATTRIBUTE_READAHEAD: &str = "readaheadBytes";
 pub const ATTRIBUTE_PURPOSE: &str = "purpose";
 pub const PURPOSE_WORKER_SOCKET: &str = "worker-socket";
 pub const SECRET_CLIENT_KEY: &str = "client.key";
+pub const SECRET_PEER_PUBLIC: &str = "peer.pub";
 /// Kubelet adds these by itself (`podInfoOnMount`): a pod's author has no say in them.
 pub const POD_EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 pub const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -43,8 +44,13 @@ pub enum RequestError {
     BadAttribute { name: &'static str, value: String, must: &'static str },
     #[error("secret client.key is missing: name the Secret of the Dataset's client in nodeStageSecretRef")]
     MissingKey,
-    #[error("secret client.key must be 64 hexadecimal digits")]
-    BadKey,
+    #[error("secret {0} must be 64 hexadecimal digits")]
+    BadKey(&'static str),
+    #[error(
+        "secret peer.pub is missing beside client.key: the operator writes both into the Secret NAME-client; upgrade \
+         the operator before the nodes' plugin"
+    )]
+    MissingPublic,
     #[error(
         "an inline volume of this driver serves only workers (attribute purpose: worker-socket): to read a Dataset, mount the PersistentVolumeClaim of its name"
     )]
@@ -94,13 +100,20 @@ pub fn resolve(field: &'static str, raw: &str, kubelet_dir: Option<&Path>) -> Re
     }
 }
 
-/// What to mount, from a volume's attributes. `None` as key when there is no such secret.
+/// Of a Dataset, as its mounts hold them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    client: KeyHex,
+    peer_public: String,
+}
+
+/// What to mount, from a volume's attributes. `None` as keys when there are no such secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// `namespace/name`.
     pub dataset: String,
     pub endpoints: Vec<String>,
-    pub key: Option<KeyHex>,
+    pub keys: Option<Keys>,
     pub tuning: Tuning,
 }
 
@@ -120,15 +133,17 @@ impl Source {
             let must = "HOST:PORT, or several with commas between";
             return Err(RequestError::BadAttribute { name: ATTRIBUTE_ENDPOINT, value: endpoint.clone(), must });
         }
-        Ok(Self { dataset, endpoints, key: parse_key(secrets)?, tuning: parse_tuning(attributes)? })
+        Ok(Self { dataset, endpoints, keys: parse_keys(secrets)?, tuning: parse_tuning(attributes)? })
     }
 
     /// What the serving process is told, if the key is known.
     pub fn spec(&self, state: &StateDir) -> Option<MountSpec> {
+        let Keys { client, peer_public } = self.keys.clone()?;
         Some(MountSpec {
             dataset: self.dataset.clone(),
             endpoints: self.endpoints.clone(),
-            client_key: self.key.clone()?,
+            client_key: client,
+            peer_public,
             socket_dir: Some(state.sockets().join(&self.dataset)),
             read_only: true,
             allow_other: true,
@@ -147,14 +162,15 @@ fn parse_tuning(attributes: &Map) -> Result<Tuning, RequestError> {
     Ok(tuning)
 }
 
-fn parse_key(secrets: &Map) -> Result<Option<KeyHex>, RequestError> {
-    let Some(key) = secrets.get(SECRET_CLIENT_KEY) else { return Ok(None) };
-    let key = key.trim();
-    if key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit()) {
-        Ok(Some(KeyHex(key.to_owned())))
-    } else {
-        Err(RequestError::BadKey)
-    }
+fn parse_keys(secrets: &Map) -> Result<Option<Keys>, RequestError> {
+    let key = |name: &'static str| match secrets.get(name).map(|key| key.trim()) {
+        Some(key) if key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(key.to_owned())),
+        Some(_) => Err(RequestError::BadKey(name)),
+        None => Ok(None),
+    };
+    let Some(client) = key(SECRET_CLIENT_KEY)? else { return Ok(None) };
+    let peer_public = key(SECRET_PEER_PUBLIC)?.ok_or(RequestError::MissingPublic)?;
+    Ok(Some(Keys { client: KeyHex(client), peer_public }))
 }
 
 /// Whether this volume is written into a pod's manifest instead of being a `PersistentVolume`.
@@ -204,7 +220,8 @@ mod tests {
     fn attributes_and_the_secret_make_a_source() {
         let attributes =
             map(&[("dataset", "ns/d.1"), ("endpoint", "10.0.0.1:9440, [::1]:9440"), ("readaheadBytes", "0")]);
-        let source = Source::parse(&attributes, &map(&[("client.key", &format!("{KEY}\n"))])).unwrap();
+        let source =
+            Source::parse(&attributes, &map(&[("client.key", &format!("{KEY}\n")), ("peer.pub", KEY)])).unwrap();
         assert_eq!(source.endpoints, ["10.0.0.1:9440", "[::1]:9440"]);
         let spec = source.spec(&StateDir::new("/state".into())).unwrap();
         assert_eq!(spec.socket_dir.unwrap(), Path::new("/state/sockets/ns/d.1"));
@@ -238,8 +255,10 @@ mod tests {
     fn a_bad_key_is_refused_without_showing_it() {
         let attributes = map(&[("dataset", "a/b"), ("endpoint", "h:1")]);
         let error = Source::parse(&attributes, &map(&[("client.key", "hunter2")])).unwrap_err();
-        assert_eq!(error, RequestError::BadKey);
+        assert_eq!(error, RequestError::BadKey("client.key"));
         assert!(!error.to_string().contains("hunter2"));
+        let error = Source::parse(&attributes, &map(&[("client.key", KEY)])).unwrap_err();
+        assert_eq!(error, RequestError::MissingPublic);
     }
 
     #[test]

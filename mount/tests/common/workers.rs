@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use penstock_mount::backend::{Backend, ReadError};
 use penstock_placement::{Member, MemberList};
 use penstock_wire::{
-    Credential, Keys, Reply, Service,
+    Caller, Host, Keys, Reply, Service,
     message::{Description, Failure, Reach, Request, Response, Role},
     serve,
 };
@@ -28,8 +28,7 @@ pub const DATASET: &str = "test/data";
 /// Some workers, and the member list that all of them know.
 pub struct Workers {
     pub backend: Arc<MemoryBackend>,
-    pub key: Credential,
-    peer: Credential,
+    pub keys: Keys,
     list: Arc<Mutex<MemberList>>,
     running: Mutex<Vec<Running>>,
 }
@@ -59,8 +58,7 @@ pub struct Worker {
 
 impl Workers {
     pub fn new(backend: Arc<MemoryBackend>) -> Self {
-        let (key, peer) = (Credential::generate().unwrap(), Credential::generate().unwrap());
-        Self { backend, key, peer, list: Arc::default(), running: Mutex::default() }
+        Self { backend, keys: Keys::generate().unwrap(), list: Arc::default(), running: Mutex::default() }
     }
 
     /// Starts a worker; it is no member until [`Self::publish`].
@@ -87,8 +85,8 @@ impl Workers {
             asked_cached: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
-        let keys = Keys { client: self.key.clone(), peer: self.peer.clone() };
-        let task = tokio::spawn(serve(listener, keys, DATASET.into(), service.clone(), stop.clone()));
+        let host = Host { dataset: DATASET.into(), name: id.into(), keys: self.keys.clone() };
+        let task = tokio::spawn(serve(listener, host, service.clone(), stop.clone()));
         let member = Member { id: id.into(), addr, weight: 1 << 30 };
         self.running.lock().push(Running { member, service: service.clone(), stop, task });
         service
@@ -103,6 +101,14 @@ impl Workers {
         }
     }
 
+    /// Tells all that a worker is found at another address.
+    pub fn readdress(&self, id: &str, addr: &str) {
+        for running in self.running.lock().iter_mut().filter(|running| running.member.id == id) {
+            running.member.addr = addr.to_owned();
+        }
+        self.publish();
+    }
+
     /// Ends a worker at once, without a word to anyone.
     pub fn kill(&self, id: &str) -> SocketAddr {
         let mut running = self.running.lock();
@@ -111,6 +117,11 @@ impl Workers {
         gone.stop.cancel();
         gone.task.abort();
         gone.member.addr.parse().unwrap()
+    }
+
+    /// What a mount shows.
+    pub fn caller(&self) -> Caller {
+        Caller { dataset: DATASET.into(), name: "test".into(), access: self.keys.for_clients() }
     }
 
     pub fn list(&self) -> MemberList {

@@ -119,7 +119,7 @@ impl Rig {
             volume_id: VOLUME.to_owned(),
             staging_target_path: text(&self.staging()),
             volume_capability: mount_capability(),
-            secrets: map(&[("client.key", KEY)]),
+            secrets: secrets(),
             volume_context: map(&[("dataset", "ns/prices"), ("endpoint", &self.endpoint)]),
             ..Default::default()
         }
@@ -209,6 +209,11 @@ pub(crate) fn is_running(process: ProcessId) -> bool {
     let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
     fields.first().is_some_and(|state| *state != "Z")
         && fields.get(19) == Some(&process.start_ticks.to_string().as_str())
+}
+
+/// What kubelet hands over from the Dataset's client Secret.
+pub(crate) fn secrets() -> HashMap<String, String> {
+    map(&[("client.key", KEY), ("peer.pub", KEY)])
 }
 
 pub(crate) async fn channel(socket: &Path) -> Channel {

@@ -95,7 +95,8 @@ impl Rig {
         MountSpec {
             dataset: DATASET.into(),
             endpoints: self.fleet.workers.iter().map(|worker| worker.member.addr.clone()).collect(),
-            client_key: KeyHex(self.fleet.keys.0.to_hex()),
+            client_key: KeyHex(self.fleet.keys.client.to_hex()),
+            peer_public: self.fleet.keys.peer.public().to_hex(),
             socket_dir: self.shape.local.then(|| self.fleet.dir.join(SOCKETS)),
             read_only: true,
             allow_other: true,

@@ -20,6 +20,7 @@ use penstock_mount::{
     backend::Facts,
     keeper::{Client, socket_in},
 };
+use penstock_wire::Keys;
 use rustix::{
     fs::{Advice, fadvise},
     process::{Pid, Signal, kill_process},
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) rig: Rig,
     dataset: &'static str,
     key: String,
+    public: String,
     endpoints: String,
     /// The workers, until the end of the test.
     _workers: Box<dyn Any + Send>,
@@ -57,8 +59,8 @@ impl Node {
         let workers = Workers::new(backend);
         workers.start("w-0").await;
         workers.publish();
-        let (key, endpoints) = (workers.key.to_hex(), workers.endpoints().join(","));
-        Self::with(workers::DATASET, key, endpoints, Box::new(workers)).await
+        let (keys, endpoints) = (workers.keys.clone(), workers.endpoints().join(","));
+        Self::with(workers::DATASET, &keys, endpoints, Box::new(workers)).await
     }
 
     /// A worker on the node itself: it hands out the files that it has whole.
@@ -66,20 +68,21 @@ impl Node {
         let mut fleet = Fleet::new(0).await;
         fleet.s3.put("data", FILE, MemoryBackend::pattern(0, SIZE)).unwrap();
         fleet.scale(1).await;
-        let (key, endpoints, sockets) =
-            (fleet.keys.0.to_hex(), fleet.workers[0].member.addr.clone(), fleet.dir.join(SOCKETS));
-        let node = Self::with(fleet::DATASET, key, endpoints, Box::new(fleet)).await;
+        let (keys, endpoints, sockets) =
+            (fleet.keys.clone(), fleet.workers[0].member.addr.clone(), fleet.dir.join(SOCKETS));
+        let node = Self::with(fleet::DATASET, &keys, endpoints, Box::new(fleet)).await;
         let there = node.rig.options.state_dir.join("sockets").join(fleet::DATASET);
         fs::create_dir_all(there.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(sockets, there).unwrap();
         node
     }
 
-    async fn with(dataset: &'static str, key: String, endpoints: String, workers: Box<dyn Any + Send>) -> Self {
+    async fn with(dataset: &'static str, keys: &Keys, endpoints: String, workers: Box<dyn Any + Send>) -> Self {
         let mut rig = Rig::start().await;
         rig.halt().await;
         let http = penstock_testkit::process::free_port().unwrap();
-        Self { rig, dataset, key, endpoints, _workers: workers, plugin: None, keeper: None, http }
+        let (key, public) = (keys.client.to_hex(), keys.peer.public().to_hex());
+        Self { rig, dataset, key, public, endpoints, _workers: workers, plugin: None, keeper: None, http }
     }
 
     pub(crate) fn key(&self) -> &str {
@@ -147,12 +150,15 @@ impl Node {
 
     /// Stages and publishes, as kubelet does.
     pub(crate) async fn publish(&self, pod: &str) {
-        let (key, context) = (self.key(), map(&[("dataset", self.dataset), ("endpoint", &self.endpoints)]));
+        let (secrets, context) = (
+            map(&[("client.key", self.key()), ("peer.pub", &self.public)]),
+            map(&[("dataset", self.dataset), ("endpoint", &self.endpoints)]),
+        );
         let mut stage = self.rig.stage_request();
-        (stage.secrets, stage.volume_context) = (map(&[("client.key", key)]), context.clone());
+        (stage.secrets, stage.volume_context) = (secrets.clone(), context.clone());
         self.rig.node().await.node_stage_volume(stage).await.unwrap();
         let mut publish = self.rig.publish_request(pod);
-        (publish.secrets, publish.volume_context) = (map(&[("client.key", key)]), context);
+        (publish.secrets, publish.volume_context) = (secrets, context);
         self.rig.node().await.node_publish_volume(publish).await.unwrap();
     }
 

@@ -105,5 +105,11 @@ pub(crate) async fn secrets_that_were_deleted_come_back_with_the_key_that_mounts
         let after = wait_at_most(PATIENCE, &format!("another Secret {name}"), back).await;
         assert_eq!(after.data.unwrap()["client.key"], key, "{name}");
     }
+    // As one was that an earlier release made.
+    let alone = serde_json::json!({"data": {"peer.pub": null}});
+    let forced = kube::api::PatchParams::default();
+    secrets.patch("a-client", &forced, &kube::api::Patch::Merge(alone)).await.unwrap();
+    let whole = || async { secrets.get("a-client").await.unwrap().data.unwrap().get("peer.pub").cloned() };
+    wait_at_most(PATIENCE, "the public key beside the client key", whole).await;
     bench.bound(ns, "a").await;
 }

@@ -21,6 +21,9 @@ use super::{scratch::Scratch, source::Source};
 
 const DATASET: &str = "bench/prices";
 const CLIENT_KEY: &str = "11f1e2d3c4b5a69788796a5b4c3d2e1f11f1e2d3c4b5a69788796a5b4c3d2e1f";
+const PEER_KEY: &str = "22f1e2d3c4b5a69788796a5b4c3d2e1f22f1e2d3c4b5a69788796a5b4c3d2e1f";
+/// The public half of [`PEER_KEY`].
+const PEER_PUBLIC: &str = "86b74bd7218826155d9f224e05e47237988f7a1f4c8fe1682cb9dd559112f6d2";
 /// Where a node's plugin looks for the workers of its node, each in a folder of its own.
 const SOCKETS: &str = "state/sockets/bench/prices";
 const PATIENCE: Duration = Duration::from_secs(20);

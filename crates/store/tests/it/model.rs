@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use penstock_model::{EXTENT, Medium, Object, PAGE};
+use penstock_model::{BLOCK, EXTENT, Medium, Object, PAGE, block_sums};
 use penstock_store::{Store, WriteError};
 use proptest::prelude::*;
 
@@ -150,17 +150,19 @@ impl World {
             assert!(!missing.is_empty(), "a bad page was not dropped");
         }
         self.lend(which, at..end);
+        self.lend(which, at / BLOCK * BLOCK..end.next_multiple_of(BLOCK).min(object.size));
     }
 
     fn lend(&self, which: usize, range: Range<u64>) {
         let object = &self.objects[which];
-        let Some(file) = self.store().lend(&object.key, range.clone()) else { return };
+        let Some(lent) = self.store().lend(&object.key, range.clone()) else { return };
         assert!(self.store().missing(&object.key, object.size, range.clone()).is_empty());
         if self.harmed.contains_key(&which) {
             return;
         }
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, range.start).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&*lent.file, &mut bytes, range.start).unwrap();
+        assert!(lent.sums == block_sums(&bytes), "checksums of other blocks");
         assert!(bytes == content(object, range), "wrong bytes in a file that was lent");
         assert!(!self.store().remove_object(&object.key), "removed although lent");
     }

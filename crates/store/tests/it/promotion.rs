@@ -1,4 +1,4 @@
-use penstock_model::{EXTENT, Medium, Object};
+use penstock_model::{BLOCK, EXTENT, Medium, Object};
 use penstock_store::Store;
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ impl World {
     }
 
     fn in_memory(&self, object: &Object) -> bool {
-        self.store.lend(&object.key, 0..1).is_some()
+        self.store.lend(&object.key, 0..BLOCK).is_some()
     }
 
     fn promote_all(&self) {

@@ -11,9 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use penstock_model::{Object, ObjectKey, Version};
+use penstock_model::{Object, ObjectKey, Version, block_sums};
 use penstock_wire::{
-    Address, Attachment, Client, Credential, FileRange, Keys, Reply, Service,
+    Access, Address, Attachment, Caller, Client, FileRange, Host, Keys, Reply, Service,
     message::{Failure, Pattern, Reach, Request, Response, Role},
     serve,
 };
@@ -42,12 +42,17 @@ impl Service for Echo {
         match request {
             Request::Read { object, offset, len, .. } if object.path == b"file" => {
                 let mut file = tempfile::tempfile().unwrap();
-                file.write_all(&pattern(object.size)).unwrap();
-                let file = FileRange { file: Box::new(file), range: offset..offset + u64::from(len) };
+                let content = pattern(object.size);
+                file.write_all(&content).unwrap();
+                let range = offset..offset + u64::from(len);
+                let sums = block_sums(&content[range.start as usize..range.end as usize]);
+                let file = FileRange { file: Box::new(file), range, sums };
                 Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
             }
             Request::Read { object, offset, len, .. } if object.path == b"short" => {
-                let file = FileRange { file: Box::new(tempfile::tempfile().unwrap()), range: offset..u64::from(len) };
+                let sums = vec![0; len.div_ceil(4096) as usize];
+                let range = offset..u64::from(len);
+                let file = FileRange { file: Box::new(tempfile::tempfile().unwrap()), range, sums };
                 Ok(Reply { response: Response::Data(Bytes::new()), attachment: Attachment::File(file) })
             }
             Request::Read { offset, len, .. } => {
@@ -80,7 +85,7 @@ pub(crate) struct Server {
 }
 
 pub(crate) fn keys() -> Keys {
-    Keys { client: Credential::generate().unwrap(), peer: Credential::generate().unwrap() }
+    Keys::generate().unwrap()
 }
 
 pub(crate) async fn tcp_server() -> Server {
@@ -91,7 +96,8 @@ pub(crate) async fn tcp_server() -> Server {
 
 pub(crate) fn start(listener: penstock_wire::Listener, address: Address, keys: Keys) -> Server {
     let (service, shutdown) = (Arc::new(Echo::default()), CancellationToken::new());
-    let task = tokio::spawn(serve(listener, keys.clone(), DATASET.into(), service.clone(), shutdown.clone()));
+    let host = Host { dataset: DATASET.into(), name: "w-0".into(), keys: keys.clone() };
+    let task = tokio::spawn(serve(listener, host, service.clone(), shutdown.clone()));
     Server { address, keys, service, shutdown, task }
 }
 
@@ -116,13 +122,22 @@ impl Server {
         (address, task)
     }
 
+    /// What a mount of the Dataset shows.
+    pub(crate) fn mount(&self) -> Caller {
+        caller(self.keys.for_clients())
+    }
+
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(&self.address, Role::Client, &self.keys.client, DATASET).await.unwrap()
+        Client::connect(&self.address, &self.mount()).await.unwrap()
     }
 
     pub(crate) async fn peer(&self) -> Client {
-        Client::connect(&self.address, Role::Peer, &self.keys.peer, DATASET).await.unwrap()
+        Client::connect(&self.address, &caller(Access::Peer(self.keys.peer.clone()))).await.unwrap()
     }
+}
+
+pub(crate) fn caller(access: Access) -> Caller {
+    Caller { dataset: DATASET.into(), name: "test".into(), access }
 }
 
 pub(crate) fn object(path: &[u8]) -> Object {

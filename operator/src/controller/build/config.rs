@@ -3,7 +3,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
 };
 use penstock_api::names::COMPONENT_WORKER;
-use penstock_wire::config::{CLIENT_KEY_FILE, MEMBERS_FILE};
+use penstock_wire::config::{CLIENT_KEY_FILE, MEMBERS_FILE, PEER_PUBLIC_FILE};
 
 use super::Blueprint;
 use crate::names::VOLUME;
@@ -19,13 +19,14 @@ pub fn worker_secret(blueprint: &Blueprint<'_>) -> Secret {
     }
 }
 
-/// What kubelet hands to the CSI plugin.
+/// What kubelet hands to the CSI plugin: what reads, and by what workers are known. It makes nobody a worker.
 pub fn client_secret(blueprint: &Blueprint<'_>) -> Secret {
-    let key = ByteString(blueprint.keys.client.to_hex().into_bytes());
+    let keys =
+        [(CLIENT_KEY_FILE, blueprint.keys.client.to_hex()), (PEER_PUBLIC_FILE, blueprint.keys.peer.public().to_hex())];
     Secret {
         metadata: blueprint.of_dataset(blueprint.valid.names.client_secret(), VOLUME),
         type_: Some("Opaque".into()),
-        data: Some([(CLIENT_KEY_FILE.to_owned(), key)].into()),
+        data: Some(keys.map(|(name, key)| (name.to_owned(), ByteString(key.into_bytes()))).into()),
         ..Secret::default()
     }
 }

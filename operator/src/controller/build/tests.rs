@@ -177,7 +177,7 @@ fn the_stateful_set_of_the_smallest_pair_is_this() {
 }
 
 #[test]
-fn the_workers_secret_has_configuration_and_keys_and_the_mounts_secret_one_key() {
+fn the_workers_secret_has_configuration_and_keys_and_the_mounts_secret_nothing_that_makes_a_worker() {
     let plans = Plans::full();
     let (worker, client) = (worker_secret(&plans.blueprint()), client_secret(&plans.blueprint()));
     let owner = |secret: &k8s_openapi::api::core::v1::Secret| secret.owner_references()[0].kind.clone();
@@ -187,7 +187,9 @@ fn the_workers_secret_has_configuration_and_keys_and_the_mounts_secret_one_key()
     let keys: Vec<_> = worker.keys().map(String::as_str).collect();
     assert_eq!(keys, ["client.key", "peer.key", "ufs-0-secret-key", "worker.json"]);
     assert_eq!(worker["ufs-0-secret-key"].0, SECRET.as_bytes());
-    assert_eq!(client.into_iter().collect::<Vec<_>>(), [("client.key".to_owned(), worker["client.key"].clone())]);
+    assert_eq!(client.keys().collect::<Vec<_>>(), ["client.key", "peer.pub"]);
+    assert_eq!(client["client.key"], worker["client.key"]);
+    assert_eq!(client["peer.pub"].0, plans.keys.peer.public().to_hex().into_bytes());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use penstock_mount::csi::proto::csi::{
 use penstock_testkit::process::ChildGuard;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{CLIENT_KEY, DATASET, Place};
+use super::{CLIENT_KEY, DATASET, PEER_PUBLIC, Place};
 use crate::program;
 
 const VOLUME: &str = "bench/prices/0";
@@ -96,7 +96,7 @@ impl Client {
             volume_id: VOLUME.to_owned(),
             staging_target_path: self.staging(),
             volume_capability: Some(capability()),
-            secrets: map([("client.key", CLIENT_KEY)]),
+            secrets: secrets(),
             volume_context: self.context(),
             ..NodeStageVolumeRequest::default()
         }
@@ -110,10 +110,15 @@ impl Client {
             volume_capability: Some(capability()),
             readonly: true,
             volume_context: self.context(),
-            secrets: map([("client.key", CLIENT_KEY)]),
+            secrets: secrets(),
             ..NodePublishVolumeRequest::default()
         }
     }
+}
+
+/// What kubelet would hand over.
+fn secrets() -> HashMap<String, String> {
+    map([("client.key", CLIENT_KEY), ("peer.pub", PEER_PUBLIC)])
 }
 
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {

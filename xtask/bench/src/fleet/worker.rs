@@ -10,10 +10,8 @@ use std::{
 use penstock_testkit::process::{ChildGuard, free_port};
 use serde_json::{Value, json};
 
-use super::{CLIENT_KEY, DATASET, Place, SOCKETS};
+use super::{CLIENT_KEY, DATASET, PEER_KEY, Place, SOCKETS};
 use crate::{program, source::Source};
-
-const PEER_KEY: &str = "22f1e2d3c4b5a69788796a5b4c3d2e1f22f1e2d3c4b5a69788796a5b4c3d2e1f";
 
 /// Where a worker will be, before any runs: the member list names all of them.
 pub(super) struct Seat {
