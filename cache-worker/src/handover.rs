@@ -26,6 +26,9 @@ const CANDIDATES: usize = 2;
 /// How soon a worker that is to end is taken off the member list, if its pod goes. A container that only starts again stays
 /// on it, and goes on serving for so long.
 const NOTICE: Duration = Duration::from_secs(5);
+/// So many rounds in a row that move nothing end a hand-over before its time: nobody takes what is left, as when all
+/// workers go at once.
+const FRUITLESS: u32 = 2;
 /// Between two looks at a hand-over.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -81,9 +84,18 @@ impl Drains {
         }
         tracing::info!("handing over before the end");
         let handed_over = async {
-            while !self.is_done(&self.progress()) {
+            let (mut left, mut fruitless) = (u64::MAX, 0);
+            while self.members.has_left(&self.members.list()) && !self.is_done(&self.progress()) {
                 self.begin();
-                sleep(LOOK).await;
+                while self.progress().running {
+                    sleep(LOOK).await;
+                }
+                let now_left = self.progress().left_bytes;
+                fruitless = if now_left < left { 0 } else { fruitless + 1 };
+                if fruitless == FRUITLESS {
+                    return;
+                }
+                left = now_left;
             }
         };
         if timeout_at(deadline, handed_over).await.is_err() {

@@ -75,6 +75,7 @@ async fn lead(
     let settings = Settings {
         worker_image: args.worker_image.clone(),
         worker_defaults: WorkerDefaults { pull_secrets: args.worker_image_pull_secrets.clone(), ids: args.worker_ids },
+        updating_runtimes: args.updating_runtimes,
         namespace: args.watch_namespace.clone(),
         watch_failed,
     };

@@ -61,6 +61,11 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Ids::Fixed)]
     pub worker_ids: Ids,
 
+    /// How many CacheRuntimes without an image of their own take a new worker image at once. One whose update stopped
+    /// counts until it is mended.
+    #[arg(long, default_value_t = 3)]
+    pub updating_runtimes: usize,
+
     /// The operator's own namespace, where its Lease is.
     #[arg(long, env = "POD_NAMESPACE", default_value = "penstock-system")]
     pub namespace: String,

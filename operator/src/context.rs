@@ -13,6 +13,7 @@ use crate::{
         apply::Applier, build::WorkerDefaults, complaints::Absences, events::EventRecorder, written::Written,
     },
     metrics::Metrics,
+    turns::Turns,
     watches::Stores,
     worker_api::WorkerApi,
 };
@@ -31,6 +32,7 @@ pub struct Context {
     /// Image of workers whose runtime names none.
     pub worker_image: String,
     pub worker_defaults: WorkerDefaults,
+    pub turns: Turns,
 }
 
 impl Context {

@@ -12,6 +12,7 @@ mod observed;
 mod plan;
 mod reconcile;
 mod refusal;
+mod rollout;
 pub mod status;
 mod sweep;
 mod validate;
@@ -38,6 +39,7 @@ use crate::{
     controller::complaints::Absences,
     metrics::Metrics,
     tasks::{self, Tasks},
+    turns::Turns,
     watches::{self, Trigger, Triggers},
     worker_api::WorkerApi,
 };
@@ -53,6 +55,8 @@ pub struct Settings {
     pub worker_image: String,
     /// What else workers have whose runtime does not say.
     pub worker_defaults: build::WorkerDefaults,
+    /// How many runtimes take a new one at once.
+    pub updating_runtimes: usize,
     /// The one namespace to look after; all when absent.
     pub namespace: Option<String>,
     /// Told when a watch fails.
@@ -90,6 +94,7 @@ pub async fn run(
         metrics,
         worker_image: settings.worker_image,
         worker_defaults: settings.worker_defaults,
+        turns: Turns::new(settings.updating_runtimes),
     });
     let (datasets, runtimes) = split(triggers, &ctx, &mut tasks);
     tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));

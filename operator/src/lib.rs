@@ -16,6 +16,7 @@ pub mod readiness;
 pub mod rights;
 pub mod tasks;
 pub mod telemetry;
+pub mod turns;
 pub mod uninstall;
 pub mod watches;
 pub mod worker_api;

@@ -16,6 +16,15 @@ pub const DRAIN_STARTED: &str = "penstock.dev/drain-started";
 /// Beside it: how many workers the hand-over leaves.
 pub const DRAIN_TARGET: &str = "penstock.dev/drain-target";
 
+/// On worker pods: hash of what a user wrote that takes a new pod.
+pub const REVISION: &str = "penstock.dev/revision";
+/// On worker pods, seconds since the epoch: when the image was changed.
+pub const UPDATED_AT: &str = "penstock.dev/updated-at";
+/// On worker pods: the container that ran when the image was changed.
+pub const REPLACED_CONTAINER: &str = "penstock.dev/replaced-container";
+/// On worker pods, seconds since the epoch: when a worker that is to get a new pod began to hand over.
+pub const HAND_OVER_STARTED: &str = "penstock.dev/hand-over-started";
+
 /// Component of the volume, its claim, and what the mounts need.
 pub const VOLUME: &str = "volume";
 

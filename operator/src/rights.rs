@@ -50,7 +50,7 @@ pub const RIGHTS: &[Right] = &[
     // What Kubernetes says of pods that do not come up.
     watched("", "events", &["list"]),
     // The patch touches an annotation of workers.
-    watched("", "pods", &["list", "watch", "patch"]),
+    watched("", "pods", &["list", "watch", "patch", "delete"]),
     watched("events.k8s.io", "events", &["create", "patch"]),
     Right { scope: Scope::Cluster, group: "", resource: "persistentvolumes", verbs: MANAGED },
     Right { scope: Scope::Own, group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"] },

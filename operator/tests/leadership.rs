@@ -68,6 +68,7 @@ fn start(client: &Client, identity: &str, workers: &Arc<FakeWorkers>) -> Operato
         worker_image: "penstock:test".into(),
         worker_defaults: WorkerDefaults::default(),
         namespace: None,
+        updating_runtimes: 1,
         watch_failed: Arc::default(),
     };
     let (client, workers) = (client.clone(), workers.clone());

@@ -158,6 +158,7 @@ async fn a_watch_that_panics_ends_the_controller_and_is_named() {
     let client = Client::new(api_server, "default");
     let settings = Settings {
         worker_image: "penstock:test".into(),
+        updating_runtimes: 1,
         worker_defaults: WorkerDefaults::default(),
         namespace: None,
         watch_failed: Arc::default(),

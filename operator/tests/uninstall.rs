@@ -1,8 +1,6 @@
 //! Before the operator is removed, on a real API server with the controllers of Kubernetes.
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
-#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
-
 mod common;
 
 use common::{Bench, wait_for};

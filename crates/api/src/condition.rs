@@ -17,6 +17,8 @@ pub enum ConditionType {
     WorkersReady,
     /// CacheRuntime: every tier can be used as written.
     TiersHealthy,
+    /// CacheRuntime: all workers run as specified.
+    Updated,
 }
 
 /// The `reason` of a condition, also of the Event on its transition.
@@ -33,6 +35,8 @@ pub enum Reason {
     TiersHealthy,
     /// Bound, but the volume was made with another readahead.
     ReadaheadKept,
+    /// All workers run as specified.
+    UpToDate,
 
     // Something is missing that someone may still bring.
     /// No CacheRuntime of the name.
@@ -85,6 +89,16 @@ pub enum Reason {
     ClaimTooSmall,
     /// Nobody has answered yet.
     NotReported,
+
+    // Updates of workers.
+    /// Workers are updated one after the other.
+    RollingOut,
+    /// As many runtimes as may be updated at once are.
+    WaitingForTurn,
+    /// An updated worker does not serve, and the others are left as they are.
+    UpdateStopped,
+    /// Workers are updated when their pods are deleted.
+    WaitingForDeletion,
 
     // UFS.
     /// The UFS refuses the credentials.

@@ -26,7 +26,7 @@ pub use quantity::{QuantityError, Quota, human_bytes};
 pub use runtime::{
     CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeSpec, CacheRuntimeStatus, Client,
     DEFAULT_DRAIN_TIMEOUT_SECONDS, ImagePullPolicy, Level, MediumType, NetworkMode, PodMetadata, TierStatus,
-    TieredStore, VolumeClaimTemplate, VolumeSource, Worker, WorkerServiceAccount,
+    TieredStore, UpdateStatus, UpdateStrategy, VolumeClaimTemplate, VolumeSource, Worker, WorkerServiceAccount,
 };
 pub use schema::{crd_yaml, crds};
 

@@ -22,7 +22,7 @@ use strum::{AsRefStr, Display};
 
 use crate::{QuantityError, Quota};
 
-pub use status::{CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, TierStatus};
+pub use status::{CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, TierStatus, UpdateStatus};
 
 /// Seconds that a leaving worker has to hand its extents over, unless told otherwise.
 pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
@@ -55,6 +55,12 @@ pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
     ),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Workers asked for"),
     printcolumn(
+        name = "Updated",
+        type_ = "integer",
+        json_path = ".status.updatedReplicas",
+        description = "Workers that run as specified"
+    ),
+    printcolumn(
         name = "Cached",
         type_ = "string",
         json_path = ".status.display.cached",
@@ -68,6 +74,13 @@ pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
     ),
     printcolumn(name = "Hit%", type_ = "number", json_path = ".status.hitRatioPercent", priority = 1),
     printcolumn(name = "Dataset", type_ = "string", json_path = ".status.dataset", priority = 1),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".status.workerImage",
+        description = "Image that new workers start from",
+        priority = 1
+    ),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -110,7 +123,8 @@ fn default_drain_timeout() -> u32 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Worker {
-    /// Image of the worker. Default: the operator's own version of it.
+    /// Image of the worker. Default: the operator's own version of it, or the one before while the runtime waits for
+    /// its turn; `status.workerImage` tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -170,6 +184,12 @@ pub struct Worker {
     #[schemars(length(max = 32))]
     pub volume_mounts: Vec<VolumeMount>,
 
+    /// How workers come to run as a changed specification or a new default image says. A change of the image alone
+    /// restarts the container in its pod, and what is cached stays; any other change needs a new pod, whose worker hands
+    /// over first. Default: Staged.
+    #[serde(default)]
+    pub update_strategy: UpdateStrategy,
+
     /// Whether workers have addresses of the pod network or of their node. HostNetwork allows one worker per node and
     /// needs a namespace that admits privileged pods. Default: PodNetwork.
     #[serde(default)]
@@ -204,6 +224,17 @@ pub enum ImagePullPolicy {
     IfNotPresent,
     /// The node must have it.
     Never,
+}
+
+/// How workers are updated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, AsRefStr, Display)]
+pub enum UpdateStrategy {
+    /// One after the other, each when all serve; it stops where a worker does not come back. Runtimes without an image of
+    /// their own take a new default in turns, a few at once.
+    #[default]
+    Staged,
+    /// When their pods are deleted.
+    OnDelete,
 }
 
 /// Which network worker pods are in.

@@ -28,6 +28,8 @@ pub struct Scene<'a> {
     /// The highest number of a list that was ever told in a status.
     pub told: u64,
     pub workers: &'a [WorkerSeen],
+    /// Wanted workers whose pods are to go, and will be made anew.
+    pub leaving: &'a [Leaving],
     /// Bytes of quota of one worker.
     pub weight: u64,
     /// Seconds since the epoch: when the present hand-over began.
@@ -39,34 +41,39 @@ pub struct Scene<'a> {
     pub now: u64,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// A worker that hands over because its pod goes, although its ordinal stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    pub ordinal: u32,
+    /// Seconds since the epoch: when its hand-over began.
+    pub since: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scaling {
     /// What the `StatefulSet` gets now.
     pub replicas: u32,
     pub members: MemberList,
     /// Ordinals that are to hand over.
     pub draining: Vec<u32>,
+    /// Of [`Scene::leaving`], those whose pods may go now.
+    pub released: Vec<u32>,
     /// To be kept on the `StatefulSet` while it drains.
     pub drain_started: Option<u64>,
     pub step: Step,
 }
 
 /// Where scaling stands, for conditions and events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Step {
+    #[default]
     Steady,
     /// More workers than there were.
-    ScalingOut {
-        from: u32,
-    },
+    ScalingOut { from: u32 },
     /// Bytes that the leaving workers still hold for others.
-    Draining {
-        left_bytes: u64,
-    },
+    Draining { left_bytes: u64 },
     /// The time allowed was over: the leaving workers go with what they still hold.
-    TimedOut {
-        left_bytes: u64,
-    },
+    TimedOut { left_bytes: u64 },
     /// All was handed over, or there was nobody to hand over to.
     Drained,
 }
@@ -74,10 +81,27 @@ pub enum Step {
 /// `id_of` names the worker of an ordinal.
 pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
     let members = next_members(scene, &id_of);
+    let has_takers =
+        members.members.iter().any(|m| !scene.leaving.iter().any(|leaving| id_of(leaving.ordinal) == m.id));
+    let may_go = |leaving: &&Leaving| {
+        let holds = |w: &WorkerSeen| w.ordinal == leaving.ordinal && w.addr.is_some() && !finished(w, members.epoch);
+        let is_over = scene.now.saturating_sub(leaving.since) >= scene.drain_timeout.as_secs();
+        is_over || !has_takers || !scene.workers.iter().any(holds)
+    };
+    let (released, held): (Vec<&Leaving>, Vec<_>) = scene.leaving.iter().partition(may_go);
+    let mut scaling = scale(scene, members);
+    scaling.released = released.iter().map(|leaving| leaving.ordinal).collect();
+    scaling.draining.extend(held.iter().map(|leaving| leaving.ordinal));
+    scaling
+}
+
+/// What becomes of the workers that are not wanted any more.
+fn scale(scene: &Scene<'_>, members: MemberList) -> Scaling {
+    let steady = |replicas, members, step| Scaling { replicas, members, step, ..Scaling::default() };
     let current = scene.current.unwrap_or(scene.wanted);
     if scene.wanted >= current {
         let step = if scene.wanted > current { Step::ScalingOut { from: current } } else { Step::Steady };
-        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
+        return steady(scene.wanted, members, step);
     }
     let leaving: Vec<&WorkerSeen> =
         scene.workers.iter().filter(|w| (scene.wanted..current).contains(&w.ordinal) && w.addr.is_some()).collect();
@@ -85,29 +109,26 @@ pub fn decide(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> Scaling {
     let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(|stats| held(stats, members.epoch)).sum();
     // Without members nobody takes the data: waiting would change nothing. A time-out of zero asks not to wait.
     if unfinished.is_empty() || members.members.is_empty() || scene.drain_timeout.is_zero() {
-        return Scaling {
-            replicas: scene.wanted,
-            members,
-            draining: Vec::new(),
-            drain_started: None,
-            step: Step::Drained,
-        };
+        return steady(scene.wanted, members, Step::Drained);
     }
     // A hand-over to fewer workers than before is another one, with a time of its own.
     let started = scene.drain_started.filter(|_| scene.drain_target == Some(scene.wanted)).unwrap_or(scene.now);
     if scene.now.saturating_sub(started) >= scene.drain_timeout.as_secs() {
         let step = Step::TimedOut { left_bytes };
-        return Scaling { replicas: scene.wanted, members, draining: Vec::new(), drain_started: None, step };
+        return steady(scene.wanted, members, step);
     }
     let draining = unfinished.iter().map(|w| w.ordinal).collect();
-    Scaling { replicas: current, members, draining, drain_started: Some(started), step: Step::Draining { left_bytes } }
+    let step = Step::Draining { left_bytes };
+    Scaling { draining, drain_started: Some(started), ..steady(current, members, step) }
 }
 
 /// A worker becomes a member when it is first ready, and stays one, with the last address known, while the
-/// runtime wants its ordinal: a restart must not move its extents.
+/// runtime wants its ordinal: a restart must not move its extents. One whose pod goes is none, if another one can take
+/// what it has.
 fn next_members(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> MemberList {
     let seen: BTreeMap<u32, &WorkerSeen> = scene.workers.iter().map(|w| (w.ordinal, w)).collect();
-    let members = (0..scene.wanted).filter_map(|ordinal| {
+    let member = |ordinal: &u32| {
+        let ordinal = *ordinal;
         let id = id_of(ordinal);
         let known = scene.members.get(&id);
         let worker = seen.get(&ordinal);
@@ -116,10 +137,15 @@ fn next_members(scene: &Scene<'_>, id_of: impl Fn(u32) -> String) -> MemberList 
         }
         let addr = worker.and_then(|w| w.addr.clone()).or_else(|| known.map(|m| m.addr.clone()))?;
         Some(Member { id, addr, weight: scene.weight })
-    });
-    let next = scene.members.next(members.collect());
+    };
+    let (leaving, staying): (Vec<u32>, Vec<u32>) =
+        (0..scene.wanted).partition(|ordinal| scene.leaving.iter().any(|leaving| leaving.ordinal == *ordinal));
+    let mut members: Vec<Member> = staying.iter().filter_map(member).collect();
+    if members.is_empty() {
+        members = leaving.iter().filter_map(member).collect();
+    }
     let newest = newest_epoch(scene);
-    match next {
+    match scene.members.next(members) {
         Some(next) => MemberList { epoch: newest + 1, ..next },
         // A list from a backup, or one made anew while no worker answered: workers take newer lists only.
         None if newest > scene.members.epoch => MemberList { epoch: newest + 1, ..scene.members.clone() },
@@ -156,7 +182,7 @@ mod tests {
     }
 
     fn worker(ordinal: u32) -> WorkerSeen {
-        WorkerSeen { ordinal, addr: Some(format!("198.18.0.{ordinal}:9440")), ready: true, stats: None }
+        WorkerSeen { ordinal, addr: Some(format!("198.18.0.{ordinal}:9440")), ready: true, ..WorkerSeen::default() }
     }
 
     fn list(epoch: u64, ordinals: impl IntoIterator<Item = u32>) -> MemberList {
@@ -172,6 +198,7 @@ mod tests {
             members,
             workers,
             told: members.epoch,
+            leaving: &[],
             weight: 10,
             drain_started: None,
             drain_target: None,
@@ -329,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_whose_pod_goes_hands_over_to_the_others_and_stays_wanted() {
+        let leaving = [Leaving { ordinal: 1, since: 990 }];
+        for (members, second, draining, released) in [
+            (list(2, 0..3), worker(1), vec![1], vec![]),
+            (list(2, 0..3), handed_over(1, 2), vec![1], vec![]),
+            (list(3, [0, 2]), handed_over(1, 3), vec![], vec![1]),
+            (list(2, 0..3), WorkerSeen { addr: None, ..worker(1) }, vec![], vec![1]),
+        ] {
+            let workers = [worker(0), second, worker(2)];
+            let got = decide(&Scene { leaving: &leaving, ..scene(3, 3, &members, &workers) }, id);
+            assert_eq!((ids(&got.members), got.members.epoch, got.replicas), (vec!["w-0", "w-2"], 3, 3));
+            assert_eq!((got.draining, got.released, got.step), (draining, released, Step::Steady));
+        }
+    }
+
+    #[test]
     fn a_number_that_was_too_low_is_raised_as_soon_as_a_worker_answers() {
         let silent = [worker(0), worker(1)];
         let low = decide(&scene(2, 2, &MemberList::default(), &silent), id).members;
@@ -347,5 +390,32 @@ mod tests {
             assert_eq!((got.replicas, &got.draining, ids(&got.members)), (2, &vec![1], vec!["w-0"]), "{finished}");
             assert!(got.members.epoch > finished);
         }
+    }
+
+    #[test]
+    fn a_worker_whose_pod_goes_is_waited_for_as_long_as_the_runtime_allows() {
+        let members = list(2, 0..2);
+        let workers = [worker(0), worker(1)];
+        for (since, released) in [(941, vec![]), (940, vec![1])] {
+            let leaving = [Leaving { ordinal: 1, since }];
+            let got = decide(&Scene { leaving: &leaving, ..scene(2, 2, &members, &workers) }, id);
+            assert_eq!(got.released, released, "{since}");
+        }
+    }
+
+    #[test]
+    fn the_last_worker_has_nobody_to_hand_over_to_and_stays_a_member() {
+        let members = list(2, 0..1);
+        let leaving = [Leaving { ordinal: 0, since: 1000 }];
+        let got = decide(&Scene { leaving: &leaving, ..scene(1, 1, &members, &[worker(0)]) }, id);
+        assert_eq!((got.members, got.draining, got.released), (members, vec![], vec![0]));
+    }
+
+    #[test]
+    fn a_pod_made_anew_joins_again_when_it_is_ready() {
+        let members = list(3, [0, 2]);
+        let returned = WorkerSeen { addr: Some("198.18.7.7:9440".into()), ..worker(1) };
+        let got = decide(&scene(3, 3, &members, &[worker(0), returned, worker(2)]), id);
+        assert_eq!((ids(&got.members), got.members.epoch), (vec!["w-0", "w-1", "w-2"], 4));
     }
 }

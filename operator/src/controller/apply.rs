@@ -2,9 +2,10 @@
 
 mod applier;
 mod compare;
+mod update;
 mod workers;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
 use kube::{Api, ResourceExt};
 use penstock_api::{Dataset, Reason, names::FINALIZER};
 use penstock_plan::validate::Invalid;
@@ -104,6 +105,9 @@ async fn apply_workers(objects: WorkerObjects, seen: &Observed, ctx: &Context) -
         apply_secret(objects.secret, seen.worker_secret.as_deref(), ctx),
         applier.ensure(objects.members, seen.members.as_deref(), expect),
     )?;
+    if let Some(statefulset) = &seen.statefulset {
+        take_over_updates(statefulset, &applier).await?;
+    }
     let all = tokio::try_join!(
         applier.ensure(objects.headless, seen.headless.as_deref(), None),
         applier.ensure(objects.account, seen.account.as_deref(), None),
@@ -111,6 +115,18 @@ async fn apply_workers(objects: WorkerObjects, seen: &Observed, ctx: &Context) -
         applier.ensure(objects.statefulset, seen.statefulset.as_deref(), None),
     );
     all.map(drop)
+}
+
+/// A `StatefulSet` of a release that let the controller update pods does so no more, before its template changes. Its
+/// strategy has a parameter, which nobody owns and an apply would leave, and which is refused then.
+async fn take_over_updates(statefulset: &StatefulSet, applier: &Applier<'_>) -> Result<(), Error> {
+    let strategy = statefulset.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    if strategy.is_none_or(|strategy| strategy.rolling_update.is_none()) {
+        return Ok(());
+    }
+    let api = Api::<StatefulSet>::namespaced(applier.client.clone(), &statefulset.namespace().unwrap_or_default());
+    let patch = serde_json::json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}});
+    applier.merge(&api, &statefulset.name_any(), &patch).await
 }
 
 /// Secrets are not watched: one of ours that was not expected is remembered for the next pass.

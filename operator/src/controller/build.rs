@@ -24,7 +24,7 @@ use penstock_plan::{
 };
 
 pub use config::{client_secret, members, worker_secret};
-pub use pod::Ids;
+pub use pod::{Ids, WORKER_CONTAINER};
 pub use services::{budget, cache_service, headless_service, service_account};
 pub use statefulset::{claim_storage, statefulset};
 pub use volume::{UnboundVolume, claim, persistent_volume};
@@ -41,8 +41,10 @@ pub struct Blueprint<'a> {
     pub scaling: &'a Scaling,
     /// The workers that are there.
     pub observed: Option<&'a StatefulSet>,
-    /// Image of the worker unless the runtime names one.
-    pub default_image: &'a str,
+    /// Image that new worker pods start from.
+    pub image: &'a str,
+    /// Hash of what a user wrote that takes a new pod.
+    pub revision: &'a str,
     pub defaults: &'a WorkerDefaults,
 }
 

@@ -15,7 +15,7 @@ use crate::tasks::Tasks;
 type News = (EventType, String, String);
 
 /// Reasons for a condition to be False that are part of a normal life.
-const BENIGN: [Reason; 7] = [
+const BENIGN: [Reason; 10] = [
     Reason::WorkersNotReady,
     Reason::NotReported,
     Reason::NoWorkers,
@@ -23,6 +23,9 @@ const BENIGN: [Reason; 7] = [
     Reason::DatasetNotFound,
     Reason::Deleting,
     Reason::VolumePending,
+    Reason::RollingOut,
+    Reason::WaitingForTurn,
+    Reason::WaitingForDeletion,
 ];
 
 /// What is worth an Event between two sets of conditions.

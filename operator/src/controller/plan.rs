@@ -1,19 +1,22 @@
-//! What a pass is to reach, from what is valid and what was seen. Pure, but for new keys.
+//! What a pass is to reach, from what is valid and what was seen. Pure, but for new keys and turns.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use penstock_api::{CacheRuntime, Dataset};
 use penstock_placement::MemberList;
 use penstock_plan::{
     Keys,
     config::{self, ConfigFiles},
-    scaling::{self, Scaling, WorkerSeen},
+    rollout::{self as update, Rollout},
+    scaling::{self, Leaving, Scaling, WorkerSeen},
     validate::ValidPair,
 };
 use penstock_wire::{Credential, CredentialError, config::MEMBERS_FILE};
 
 use super::{
     observed::{KnownKeys, Observed, Seen, Worker},
+    rollout,
     validate::Validated,
 };
 use crate::names::{DRAIN_STARTED, DRAIN_TARGET};
@@ -34,6 +37,13 @@ impl Plan {
             Self::Retire | Self::Keep => None,
         }
     }
+
+    pub(super) fn rollout(&self) -> Option<&Rollout> {
+        match self {
+            Self::Serve(serve) => Some(&serve.rollout),
+            Self::Retire | Self::Keep => None,
+        }
+    }
 }
 
 /// What volume and workers are built from, besides what was written.
@@ -42,6 +52,11 @@ pub(super) struct Serve {
     pub keys: Keys,
     pub files: ConfigFiles,
     pub scaling: Scaling,
+    /// Hash of what a user wrote that takes a new pod.
+    pub revision: String,
+    pub rollout: Rollout,
+    /// The worker whose pod is to be deleted now, to be made anew.
+    pub replaced: Option<u32>,
     pub stage: Stage,
 }
 
@@ -56,26 +71,82 @@ pub(super) enum Stage {
 
 /// What a plan depends on besides what was read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct Moment<'a> {
     pub now: Timestamp,
+    /// Image of workers whose runtime names none.
+    pub default_image: &'a str,
     /// Other Datasets are still to become mountable.
     pub others_wait: bool,
 }
 
-pub(super) fn plan(validated: &Validated, seen: &Seen, moment: Moment) -> Result<Plan, CredentialError> {
-    let pair = match (&validated.runtime, &validated.pair) {
+/// `turn` says whether the runtime may change images now, told whether it wants to.
+pub(super) fn plan(
+    dataset: &Dataset,
+    validated: &Validated,
+    seen: &Seen,
+    moment: Moment<'_>,
+    turn: impl FnOnce(&CacheRuntime, bool) -> bool,
+) -> Result<Plan, CredentialError> {
+    let (runtime, pair) = match (&validated.runtime, &validated.pair) {
         (None, _) => return Ok(Plan::Retire),
-        (Some(_), Err(_)) => return Ok(Plan::Keep),
-        (Some(_), Ok(pair)) => pair,
+        (Some(runtime), Err(_)) => {
+            turn(runtime, false);
+            return Ok(Plan::Keep);
+        }
+        (Some(runtime), Ok(pair)) => (runtime, pair),
     };
     let keys = known_or_new(&seen.keys)?;
     let config = config::worker_config(&pair.dataset, &pair.runtime, |index, _| config::tier_dir(index));
+    let revision = update::revision(dataset, runtime, &pair.runtime);
+    let rollout = rollout(runtime, &revision, seen, moment, turn);
+    let keeps_tiers = update::outlives_pods(&runtime.spec);
+    let leaving = if keeps_tiers {
+        Vec::new()
+    } else {
+        rollout::leaving(&seen.workers, &rollout, runtime.spec.replicas, moment.now)
+    };
+    let scaling = scaling(pair, seen, &leaving, moment.now);
     Ok(Plan::Serve(Box::new(Serve {
         files: config::config_files(&config, &pair.dataset, &keys),
         keys,
-        scaling: scaling(pair, seen, moment.now),
+        replaced: replaced(&rollout, &leaving, &scaling),
+        scaling,
+        revision,
+        rollout,
         stage: stage(&seen.own, moment.others_wait),
     })))
+}
+
+fn rollout(
+    runtime: &CacheRuntime,
+    revision: &str,
+    seen: &Seen,
+    moment: Moment<'_>,
+    turn: impl FnOnce(&CacheRuntime, bool) -> bool,
+) -> Rollout {
+    let wanted = runtime.spec.replicas;
+    let pods = rollout::pods(&seen.workers, wanted, members(seen).epoch, revision, moment.now);
+    let pinned = rollout::pinned(runtime, &seen.own);
+    let scene = update::Scene {
+        strategy: runtime.spec.worker.update_strategy,
+        image: runtime.spec.worker.image.as_deref().unwrap_or(moment.default_image),
+        revision,
+        pinned: pinned.as_deref(),
+        wanted,
+        pods: &pods,
+        was_under_way: runtime.status.as_ref().is_some_and(|status| status.update.is_some()),
+        has_turn: false,
+        is_draining: replicas(seen).is_some_and(|current| current > wanted),
+    };
+    let has_turn = turn(runtime, update::needs_turn(&scene));
+    update::decide(&update::Scene { has_turn, ..scene })
+}
+
+/// The worker that is to get a new pod, once nothing of it is waited for.
+fn replaced(rollout: &Rollout, leaving: &[Leaving], scaling: &Scaling) -> Option<u32> {
+    let update::Step::Replace { ordinal } = rollout.step else { return None };
+    let is_held = leaving.iter().any(|l| l.ordinal == ordinal) && !scaling.released.contains(&ordinal);
+    (!is_held).then_some(ordinal)
 }
 
 fn known_or_new(keys: &KnownKeys) -> Result<Keys, CredentialError> {
@@ -91,22 +162,31 @@ fn stage(seen: &Observed, others_wait: bool) -> Stage {
     if is_first && waits && !is_mounted { Stage::Volume } else { Stage::Workers }
 }
 
-fn scaling(pair: &ValidPair, seen: &Seen, now: Timestamp) -> Scaling {
+fn scaling(pair: &ValidPair, seen: &Seen, leaving: &[Leaving], now: Timestamp) -> Scaling {
     let statefulset = seen.own.statefulset.as_ref();
-    let members = seen.own.members.as_ref().map(|map| read_members(map)).unwrap_or_default();
     let scene = scaling::Scene {
         wanted: pair.runtime.replicas,
-        current: statefulset.and_then(|s| s.spec.as_ref()?.replicas).map(i32::unsigned_abs),
-        members: &members,
+        current: replicas(seen),
+        members: &members(seen),
         told: seen.runtime.as_ref().and_then(|r| r.status.as_ref()?.epoch).unwrap_or_default(),
         workers: &workers(&seen.workers),
+        leaving,
         weight: pair.runtime.weight(),
         drain_started: statefulset.and_then(|s| s.annotations().get(DRAIN_STARTED)?.parse().ok()),
         drain_target: statefulset.and_then(|s| s.annotations().get(DRAIN_TARGET)?.parse().ok()),
         drain_timeout: pair.runtime.drain_timeout,
-        now: now.as_second().try_into().unwrap_or_default(),
+        now: rollout::seconds(now),
     };
     scaling::decide(&scene, |ordinal| pair.dataset.names.worker_pod(ordinal))
+}
+
+/// How many workers the `StatefulSet` has now.
+fn replicas(seen: &Seen) -> Option<u32> {
+    seen.own.statefulset.as_ref()?.spec.as_ref()?.replicas.map(i32::unsigned_abs)
+}
+
+fn members(seen: &Seen) -> MemberList {
+    seen.own.members.as_ref().map(|map| read_members(map)).unwrap_or_default()
 }
 
 /// The persisted list; the empty one when there is none that can be read.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{ResourceExt, runtime::controller::Action};
-use penstock_api::{Dataset, Reason};
+use penstock_api::{CacheRuntime, Dataset, Reason};
 use penstock_plan::Names;
 use penstock_wire::{CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
@@ -96,8 +96,10 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     let validated = validate::validate(dataset, &seen);
 
     // 3. Plan.
-    let moment = Moment { now: Timestamp::now(), others_wait: !ctx.unbound.is_empty() };
-    let plan = plan::plan(&validated, &seen, moment)?;
+    let moment =
+        Moment { now: Timestamp::now(), default_image: &ctx.worker_image, others_wait: !ctx.unbound.is_empty() };
+    let turn = |runtime: &CacheRuntime, wants| ctx.turns.turn(runtime, wants, &ctx.stores.runtimes);
+    let plan = plan::plan(dataset, &validated, &seen, moment, turn)?;
 
     // 4. Build and 5. apply: the API server and the workers are told.
     let applied = match &plan {
@@ -123,6 +125,7 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         problem: validated.pair.as_ref().err().or(applied.refusal.as_ref()),
         bound: applied.bound,
         scaling: plan.scaling(),
+        rollout: plan.rollout(),
         workers: &workers,
         trouble: trouble.as_ref(),
         statefulset: seen.own.statefulset.as_deref(),
@@ -152,7 +155,8 @@ async fn set_up(
         keys: &serve.keys,
         scaling: &serve.scaling,
         observed: seen.own.statefulset.as_deref(),
-        default_image: &ctx.worker_image,
+        image: &serve.rollout.image,
+        revision: &serve.revision,
         defaults: &ctx.worker_defaults,
     };
     let volume = build::volume_objects(&blueprint, seen.own.cache.as_deref(), seen.own.volume.as_deref());
@@ -175,7 +179,7 @@ fn is_in_use(seen: &Observed, now: Timestamp) -> bool {
 }
 
 /// How long to wait when there is nothing to tell users yet.
-fn silence(dataset: &Dataset, validated: &Validated, plan: &Plan, seen: &Seen, moment: Moment) -> Option<Duration> {
+fn silence(dataset: &Dataset, validated: &Validated, plan: &Plan, seen: &Seen, moment: Moment<'_>) -> Option<Duration> {
     let is_alone = validated.pair.as_ref().is_err_and(|problem| problem.reason == Reason::RuntimeNotFound);
     if is_alone && dataset.metadata.deletion_timestamp.is_none() {
         return grace(dataset.creation_timestamp(), moment.now);
@@ -199,12 +203,13 @@ fn pause(view: &View<'_>) -> Duration {
     let is_new = stats().flat_map(|s| &s.mounts).any(|m| m.health == MountHealth::Unknown);
     let troubled =
         stats().any(|s| s.mounts.iter().any(|m| m.trouble().is_some()) || s.tiers.iter().any(|t| t.trouble.is_some()));
+    let updating = view.rollout.is_some_and(|r| r.step.is_under_way());
     let draining = view.scaling.is_some_and(|s| !s.draining.is_empty());
     // Why pods do not come up is not watched.
     let incomplete = view.scaling.is_some_and(|s| (view.workers.len() as u32) < s.replicas) || view.trouble.is_some();
     if behind || draining || is_new {
         MOVING
-    } else if view.problem.is_some() || troubled || incomplete || view.is_deleting() {
+    } else if view.problem.is_some() || troubled || incomplete || updating || view.is_deleting() {
         MENDED
     } else if view.workers.is_empty() {
         QUIET

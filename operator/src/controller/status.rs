@@ -9,12 +9,13 @@ use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolume};
 use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
-    MountStatus, Reason, TierStatus,
+    MountStatus, Reason, TierStatus, UpdateStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
 use penstock_plan::{
     Names,
+    rollout::Rollout,
     scaling::{Scaling, WorkerSeen},
     validate::{Invalid, ValidRuntime},
 };
@@ -23,6 +24,7 @@ use penstock_wire::message::{MountHealth, Stats};
 use crate::names::selector_text;
 
 pub(super) use publish::{publish, publish_runtime};
+pub(super) use trouble::pod_trouble;
 pub use trouble::{PodTrouble, is_stuck, trouble};
 
 /// All that the two statuses are computed from.
@@ -38,6 +40,7 @@ pub struct View<'a> {
     /// Volume and configuration stand.
     pub bound: bool,
     pub scaling: Option<&'a Scaling>,
+    pub rollout: Option<&'a Rollout>,
     pub workers: &'a [WorkerSeen],
     pub trouble: Option<&'a PodTrouble>,
     /// The workers and the volume that are there.
@@ -147,7 +150,8 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
     let runtime = view.runtime?;
     let old = runtime.status.clone().unwrap_or_default();
     let generation = runtime.metadata.generation;
-    let findings = [findings::all_ready(view), findings::some_ready(view), findings::tiers(view)];
+    let findings =
+        [findings::all_ready(view), findings::some_ready(view), findings::tiers(view), findings::updated(view)];
     let (ready, wanted) = (view.ready(), view.wanted());
     let phase = match view.problem {
         Some(problem) if !problem.is_missing() => CacheRuntimePhase::Failed,
@@ -163,6 +167,9 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         replicas: view.workers.len() as u32,
         ready_replicas: ready,
         desired_replicas: wanted,
+        updated_replicas: view.rollout.map_or(old.updated_replicas, |rollout| rollout.updated),
+        worker_image: view.rollout.map_or(old.worker_image, |rollout| Some(rollout.image.clone())),
+        update: view.rollout.and_then(|rollout| update(view, rollout)),
         selector: Some(selector_text(&view.names.selector(COMPONENT_WORKER))),
         epoch: view.scaling.map(|s| s.members.epoch),
         draining: view.scaling.iter().flat_map(|s| &s.draining).map(|o| view.names.worker_pod(*o)).collect(),
@@ -173,6 +180,13 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         ..CacheRuntimeStatus::default()
     };
     Some(status.with_derived())
+}
+
+fn update(view: &View<'_>, rollout: &Rollout) -> Option<UpdateStatus> {
+    rollout.step.is_under_way().then(|| UpdateStatus {
+        image: rollout.target.clone(),
+        worker: rollout.step.ordinal().map(|ordinal| view.names.worker_pod(ordinal)),
+    })
 }
 
 fn tiers(view: &View<'_>) -> Vec<TierStatus> {

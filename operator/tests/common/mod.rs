@@ -15,7 +15,10 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Namespace, PersistentVolumeClaim, Pod},
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Namespace, PersistentVolumeClaim, Pod},
+    },
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -81,6 +84,9 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) workers: Arc<FakeWorkers>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of the next operator that is started.
+    pub(crate) worker_image: String,
+    pub(crate) updating_runtimes: usize,
     addresses: AtomicU32,
     operator: Option<(CancellationToken, JoinHandle<Result<(), Ended>>)>,
 }
@@ -100,6 +106,8 @@ impl Bench {
             client,
             workers: Arc::default(),
             metrics: Arc::default(),
+            worker_image: "penstock:test".into(),
+            updating_runtimes: 3,
             addresses: AtomicU32::new(1),
             operator: None,
         };
@@ -116,7 +124,8 @@ impl Bench {
         let stop = CancellationToken::new();
         self.metrics = Arc::default();
         let settings = Settings {
-            worker_image: "penstock:test".into(),
+            worker_image: self.worker_image.clone(),
+            updating_runtimes: self.updating_runtimes,
             worker_defaults: WorkerDefaults::default(),
             namespace: namespace.map(str::to_owned),
             watch_failed: Arc::default(),
@@ -249,10 +258,15 @@ impl Bench {
     /// In the place of the `StatefulSet` controller and a kubelet: a worker pod that is ready.
     pub(crate) async fn worker_pod(&self, namespace: &str, dataset: &str, ordinal: u32) -> String {
         let name = format!("{dataset}-worker-{ordinal}");
-        let labels = json!({"app.kubernetes.io/managed-by": "penstock-operator", "penstock.dev/dataset": dataset});
+        let template = self.there::<StatefulSet>(namespace, &format!("{dataset}-worker")).await.spec.unwrap().template;
+        let image = template.spec.unwrap().containers[0].image.clone();
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
-            "spec": {"containers": [{"name": "worker", "image": "x"}]}
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name, "labels": template.metadata.as_ref().unwrap().labels,
+                "annotations": template.metadata.as_ref().unwrap().annotations
+            },
+            "spec": {"containers": [{"name": "worker", "image": image}]}
         });
         self.apply::<Pod>(namespace, pod).await;
         // Workers are told apart by their addresses, in all namespaces.
@@ -262,11 +276,20 @@ impl Bench {
         let addr = format!("{ip}:9440");
         self.workers.stats.lock().insert(addr.clone(), Stats::default());
         let status = json!({"status": {
-            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}]
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [container("containerd://1")]
         }});
         self.api::<Pod>(namespace).patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         addr
     }
+}
+
+/// What a kubelet tells of a worker's container that runs.
+pub(crate) fn container(id: &str) -> Value {
+    json!({
+        "name": "worker", "image": "penstock", "imageID": "", "ready": true, "restartCount": 0, "containerID": id,
+        "state": {"running": {}}
+    })
 }
 
 pub(crate) fn dataset(name: &str) -> Value {

@@ -21,6 +21,7 @@ pub struct CacheRuntimeStatus {
     pub phase: Option<CacheRuntimePhase>,
 
     /// `Ready`: all workers serve. `WorkersReady`: at least one does. `TiersHealthy`: every tier can be used.
+    /// `Updated`: all workers run as specified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
@@ -39,6 +40,19 @@ pub struct CacheRuntimeStatus {
     /// Workers that the member list has or shall have: `spec.replicas` as last seen.
     #[serde(default)]
     pub desired_replicas: u32,
+
+    /// Workers that run as the specification and the image wanted say.
+    #[serde(default)]
+    pub updated_replicas: u32,
+
+    /// Image that new worker pods start from. A runtime keeps it until another one has proven itself in one of its
+    /// workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_image: Option<String>,
+
+    /// The update under way; none while the runtime waits for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateStatus>,
 
     /// Label selector of the worker pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +100,17 @@ pub enum CacheRuntimePhase {
     Failed,
     /// Being deleted.
     Deleting,
+}
+
+/// An update of the workers that has begun and has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateStatus {
+    /// Image that all workers will run from.
+    pub image: String,
+    /// Name of the worker whose turn it is, or that the update stopped at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// One tier, summed over workers.

@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use penstock_api::names::{FIELD_MANAGER, LABEL_DATASET};
 use penstock_plan::validate::Invalid;
@@ -142,15 +142,42 @@ impl Applier<'_> {
         }
     }
 
-    /// Merges `patch` into the object.
+    /// Deletes this very object, not one that has its name by now.
+    pub async fn delete_this<K>(&self, api: &Api<K>, object: &K) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        self.metrics.wrote();
+        let name = object.name_any();
+        let preconditions = Preconditions { uid: object.uid(), ..Preconditions::default() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        limited(api.delete(&name, &params)).await.map(drop).map_err(|source| error::<K>("delete", &name, source))
+    }
+
+    /// Merges `patch` into the object; a list takes the place of the list.
     pub async fn merge<K>(&self, api: &Api<K>, name: &str, patch: &Value) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        self.patch(api, name, &Patch::Merge(patch)).await
+    }
+
+    /// Merges `patch` into an object of Kubernetes' own; the elements of lists are merged by their keys.
+    pub async fn merge_lists<K>(&self, api: &Api<K>, name: &str, patch: &Value) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        self.patch(api, name, &Patch::Strategic(patch)).await
+    }
+
+    async fn patch<K>(&self, api: &Api<K>, name: &str, patch: &Patch<&Value>) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
     {
         self.metrics.wrote();
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let merged = limited(api.patch(name, &params, &Patch::Merge(patch))).await;
-        merged.map(drop).map_err(|source| error::<K>("patch", name, source))
+        let patched = limited(api.patch(name, &params, patch)).await;
+        patched.map(drop).map_err(|source| error::<K>("patch", name, source))
     }
 
     /// Writes the whole status.

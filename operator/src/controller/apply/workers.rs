@@ -1,8 +1,5 @@
 //! What running workers are told: their configuration, the member list, and who is to hand over.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt};
-use penstock_api::names::ANNOTATION_CONFIG_HASH;
 use penstock_plan::scaling::Scaling;
 
 use super::{
@@ -11,6 +8,7 @@ use super::{
         plan::Serve,
     },
     Error,
+    update::update,
 };
 use crate::{context::Context, worker_api::Fleet};
 
@@ -21,7 +19,7 @@ pub(in crate::controller) async fn tell(
     seen: &Seen,
     ctx: &Context,
 ) -> Result<(), Error> {
-    refresh_pods(&serve.files.hash(), seen, ctx).await?;
+    update(serve, seen, ctx).await?;
     let fleet = Fleet { dataset, peer_key: serve.keys.peer.clone() };
     let (fleet, scaling) = (&fleet, &serve.scaling);
     let told = seen.workers.iter().map(|worker| async move {
@@ -30,25 +28,6 @@ pub(in crate::controller) async fn tell(
         }
     });
     futures::future::join_all(told).await;
-    Ok(())
-}
-
-/// A worker re-reads its configuration when the projected volume changes, and the kubelet refreshes that at once when
-/// the pod changes.
-async fn refresh_pods(hash: &str, seen: &Seen, ctx: &Context) -> Result<(), Error> {
-    let applier = ctx.applier();
-    for Worker { pod, .. } in &seen.workers {
-        let known = pod.annotations().get(ANNOTATION_CONFIG_HASH).map(String::as_str);
-        if known == Some(hash) || pod.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let api = Api::<Pod>::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());
-        let patch = serde_json::json!({"metadata": {"annotations": {ANNOTATION_CONFIG_HASH: hash}}});
-        match applier.merge(&api, &pod.name_any(), &patch).await {
-            Err(error) if !error.is_race() => return Err(error),
-            _ => {}
-        }
-    }
     Ok(())
 }
 

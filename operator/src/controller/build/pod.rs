@@ -18,15 +18,17 @@ use penstock_api::{
     NetworkMode, Quota,
     names::{COMPONENT_WORKER, RESERVED_LABEL_PREFIXES},
 };
-use penstock_plan::validate::ValidTier;
+use penstock_plan::{rollout, validate::ValidTier};
 use penstock_wire::config::{HTTP_PORT, WIRE_PORT};
 
 use super::Blueprint;
-use crate::names::TIERS;
+use crate::names::{REVISION, TIERS};
 
 pub use security::Ids;
 pub(super) use volumes::tier_volume;
 
+/// The container of the worker in its pod.
+pub const WORKER_CONTAINER: &str = "worker";
 /// Longer than a worker finishes what is in flight.
 const GRACE_SECONDS: i64 = 30;
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
@@ -41,6 +43,7 @@ pub(super) fn template(blueprint: &Blueprint<'_>) -> PodTemplateSpec {
     labels.extend(blueprint.valid.names.labels(COMPONENT_WORKER));
     let mut annotations = own(&worker.pod_metadata.annotations);
     annotations.insert(TIERS.into(), tiers(blueprint));
+    annotations.insert(REVISION.into(), blueprint.revision.into());
     PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }),
         spec: Some(pod(blueprint)),
@@ -76,7 +79,7 @@ fn pod(blueprint: &Blueprint<'_>) -> PodSpec {
         service_account_name: Some(
             worker.service_account.name.clone().unwrap_or_else(|| blueprint.valid.names.worker()),
         ),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        termination_grace_period_seconds: Some(GRACE_SECONDS.saturating_add(hand_over_seconds(blueprint))),
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
         topology_spread_constraints: scheduling::spread(blueprint),
         volumes: Some(volumes::volumes(blueprint)),
@@ -94,17 +97,17 @@ fn pull_secrets(blueprint: &Blueprint<'_>) -> Option<Vec<LocalObjectReference>> 
 fn container(blueprint: &Blueprint<'_>) -> Container {
     let worker = &blueprint.runtime.spec.worker;
     Container {
-        name: "worker".into(),
-        image: Some(worker.image.clone().unwrap_or_else(|| blueprint.default_image.to_owned())),
+        name: WORKER_CONTAINER.into(),
+        image: Some(blueprint.image.to_owned()),
         image_pull_policy: worker.image_pull_policy.map(|p| p.to_string()),
         command: Some(vec!["penstock-worker".into()]),
         args: Some(args()),
-        env: Some(env(&worker.env)),
+        env: Some(env(blueprint)),
         ports: Some(vec![port("wire", WIRE_PORT), port("http", HTTP_PORT)]),
-        liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/healthz", 10) }),
+        liveness_probe: Some(Probe { failure_threshold: Some(6), ..liveness(10) }),
         readiness_probe: Some(Probe { failure_threshold: Some(2), ..probe("/readyz", 2) }),
         // Rebuilding the index of a large tier takes its time.
-        startup_probe: Some(Probe { failure_threshold: Some(600), ..probe("/healthz", 1) }),
+        startup_probe: Some(Probe { failure_threshold: Some(600), ..liveness(1) }),
         resources: Some(resources(blueprint)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -134,15 +137,31 @@ fn args() -> Vec<String> {
     .into()
 }
 
-fn env(users: &[EnvVar]) -> Vec<EnvVar> {
+/// Whatever is told in arguments every worker has to know, also one of an older release: new things are told here.
+fn env(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
     let field = |path: &str| ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
     let pod_name = EnvVar {
         name: "POD_NAME".into(),
         value_from: Some(EnvVarSource { field_ref: Some(field("metadata.name")), ..EnvVarSource::default() }),
         ..EnvVar::default()
     };
-    let users = users.iter().filter(|e| e.name != "POD_NAME").cloned();
-    [pod_name].into_iter().chain(users).collect()
+    let hand_over = EnvVar {
+        name: "PENSTOCK_HAND_OVER_SECONDS".into(),
+        value: Some(hand_over_seconds(blueprint).to_string()),
+        ..EnvVar::default()
+    };
+    let own = [pod_name, hand_over];
+    let users = blueprint.runtime.spec.worker.env.iter().filter(|e| own.iter().all(|own| own.name != e.name));
+    own.iter().chain(users).cloned().collect()
+}
+
+/// How long a worker may hand over when its pod goes. What outlives the pod need not be handed over.
+fn hand_over_seconds(blueprint: &Blueprint<'_>) -> i64 {
+    if rollout::outlives_pods(&blueprint.runtime.spec) {
+        0
+    } else {
+        blueprint.runtime.spec.drain_timeout_seconds.into()
+    }
 }
 
 fn port(name: &str, number: u16) -> ContainerPort {
@@ -165,6 +184,11 @@ fn probe(path: &str, period: i32) -> Probe {
         timeout_seconds: Some(2),
         ..Probe::default()
     }
+}
+
+/// A worker that hangs hands nothing over.
+fn liveness(period: i32) -> Probe {
+    Probe { termination_grace_period_seconds: Some(GRACE_SECONDS), ..probe("/healthz", period) }
 }
 
 /// The user's, with the bytes of tiers added: tmpfs counts into the pod's memory, an emptyDir on the node's disk into its

@@ -65,6 +65,8 @@ pub fn budget(blueprint: &Blueprint<'_>) -> PodDisruptionBudget {
         metadata: blueprint.of_runtime(blueprint.valid.names.worker(), COMPONENT_WORKER),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
+            // One that does not serve must not hold up the drain of its node.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
             selector: Some(LabelSelector {
                 match_labels: Some(blueprint.valid.names.selector(COMPONENT_WORKER)),
                 ..LabelSelector::default()

@@ -41,8 +41,9 @@ pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
             },
             service_name: Some(names.worker()),
             template: pod::template(blueprint),
+            // The operator changes pods itself, one by one.
             update_strategy: Some(StatefulSetUpdateStrategy {
-                type_: Some("RollingUpdate".into()),
+                type_: Some("OnDelete".into()),
                 ..StatefulSetUpdateStrategy::default()
             }),
             // What a claim holds is a cache: it goes with its worker.

@@ -3,7 +3,6 @@
 use penstock_placement::{Member, MemberList};
 use penstock_plan::{
     config,
-    scaling::Step,
     validate::{self, NamedSecret, SecretData, Secrets, UsableBy},
 };
 use penstock_wire::Credential;
@@ -51,9 +50,7 @@ impl Plans {
         let scaling = Scaling {
             replicas: valid_runtime.replicas,
             members: MemberList { epoch: 7, members: vec![member], former: Vec::new() },
-            draining: Vec::new(),
-            drain_started: None,
-            step: Step::Steady,
+            ..Scaling::default()
         };
         let files = config::config_files(&config, &valid, &keys);
         let defaults = WorkerDefaults::default();
@@ -92,7 +89,8 @@ impl Plans {
             keys: &self.keys,
             scaling: &self.scaling,
             observed: None,
-            default_image: "penstock:test",
+            image: self.runtime.spec.worker.image.as_deref().unwrap_or("penstock:test"),
+            revision: "f00d",
             defaults: &self.defaults,
         }
     }

@@ -1,7 +1,11 @@
 //! One finding per condition type.
 
 use penstock_api::{ConditionType, Quota, Reason, condition::Finding, human_bytes, names::ATTRIBUTE_READAHEAD};
-use penstock_plan::{scaling::Step, validate::Invalid};
+use penstock_plan::{
+    rollout::{self, Rollout},
+    scaling::Step,
+    validate::Invalid,
+};
 use penstock_wire::config::WIRE_PORT;
 use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
@@ -245,4 +249,52 @@ fn outgrown(view: &View<'_>) -> Option<String> {
             )
         })
     })
+}
+
+pub(super) fn updated(view: &View<'_>) -> Finding {
+    use rollout::Step::{AwaitDeletion, AwaitTurn, Stopped, UpToDate};
+
+    let kind = ConditionType::Updated;
+    let Some(rollout) = view.rollout else {
+        let reason = view.problem.map_or(Reason::NotReported, |problem| problem.reason);
+        return finding(kind, None, reason, "workers are updated once they can be set up");
+    };
+    let (target, all) = (&rollout.target, view.wanted());
+    let so_far = format!("{} of {all} workers run as specified", rollout.updated);
+    match &rollout.step {
+        UpToDate => finding(kind, Some(true), Reason::UpToDate, format!("workers run as specified, from '{target}'")),
+        AwaitTurn => {
+            let message = format!(
+                "the default image is '{target}' now; workers run from '{}' until fewer other runtimes are being updated",
+                rollout.image
+            );
+            finding(kind, Some(false), Reason::WaitingForTurn, message)
+        }
+        AwaitDeletion => {
+            let message = format!(
+                "{so_far}; spec.worker.updateStrategy is OnDelete: delete the pods of the others to update them"
+            );
+            finding(kind, Some(false), Reason::WaitingForDeletion, message)
+        }
+        Stopped { ordinal, why } => {
+            let worker = view.names.worker_pod(*ordinal);
+            let message = format!(
+                "{so_far}; the update to '{target}' stopped at {worker}, which does not serve since: {why}; the other \
+                 workers are left as they are"
+            );
+            finding(kind, Some(false), Reason::UpdateStopped, message)
+        }
+        _ => finding(kind, Some(false), Reason::RollingOut, format!("{so_far}; {}", next(view, rollout))),
+    }
+}
+
+/// What an update that is under way does now.
+fn next(view: &View<'_>, rollout: &Rollout) -> String {
+    let target = &rollout.target;
+    match &rollout.step {
+        rollout::Step::SetImage { ordinal } => format!("{} goes over to '{target}'", view.names.worker_pod(*ordinal)),
+        rollout::Step::Replace { ordinal } => format!("{} gets a new pod", view.names.worker_pod(*ordinal)),
+        rollout::Step::AwaitWorker { ordinal } => format!("{} has to serve first", view.names.worker_pod(*ordinal)),
+        _ => "leaving workers hand over first".to_owned(),
+    }
 }

@@ -7,7 +7,7 @@ mod runtime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use penstock_placement::MemberList;
-use penstock_plan::{scaling::Step, validate};
+use penstock_plan::{rollout, scaling::Step, validate};
 use penstock_wire::message::{MountStats, MountTrouble, TierStats, TroubleKind};
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ struct Scene {
     problem: Option<Invalid>,
     bound: bool,
     scaling: Option<Scaling>,
+    rollout: Option<Rollout>,
     workers: Vec<WorkerSeen>,
     trouble: Option<PodTrouble>,
     statefulset: Option<Box<StatefulSet>>,
@@ -50,6 +51,7 @@ impl Scene {
             problem: None,
             bound: false,
             scaling: None,
+            rollout: None,
             workers: Vec::new(),
             trouble: None,
             statefulset: None,
@@ -65,7 +67,7 @@ impl Scene {
         ]);
         let spec = json!({"replicas": 2, "tieredStore": {"levels": levels}});
         let members = MemberList { epoch: 4, ..MemberList::default() };
-        let scaling = Scaling { replicas: 2, members, draining: Vec::new(), drain_started: None, step: Step::Steady };
+        let scaling = Scaling { replicas: 2, members, draining: Vec::new(), ..Scaling::default() };
         Self { runtime: Some(object("CacheRuntime", 5, &spec)), bound: true, scaling: Some(scaling), ..Self::fresh() }
     }
 
@@ -119,6 +121,7 @@ impl Scene {
             problem: self.problem.as_ref(),
             bound: self.bound,
             scaling: self.scaling.as_ref(),
+            rollout: self.rollout.as_ref(),
             workers: &self.workers,
             trouble: self.trouble.as_ref(),
             statefulset: self.statefulset.as_deref(),

@@ -36,7 +36,7 @@ pub fn trouble(pods: &[(u32, Arc<Pod>)], events: &[Event]) -> Option<PodTrouble>
 }
 
 /// `None` for a pod that serves, or that has nothing to complain about yet.
-fn pod_trouble(pod: &Pod) -> Option<PodTrouble> {
+pub(in crate::controller) fn pod_trouble(pod: &Pod) -> Option<PodTrouble> {
     let status = pod.status.as_ref()?;
     let name = pod.name_any();
     let unscheduled = status
