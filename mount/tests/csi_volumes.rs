@@ -242,7 +242,7 @@ async fn a_process_that_does_not_start_leaves_no_mount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_gets_the_socket_directory_of_its_own_pod() {
+async fn a_worker_gets_a_small_socket_directory_of_its_own_pod() {
     let rig = Rig::start().await;
     let mut request = rig.publish_request("worker");
     request.staging_target_path.clear();
@@ -251,6 +251,7 @@ async fn a_worker_gets_the_socket_directory_of_its_own_pod() {
         ("csi.storage.k8s.io/ephemeral", "true"),
         ("csi.storage.k8s.io/pod.namespace", "ns"),
         ("csi.storage.k8s.io/pod.uid", "4f1c"),
+        ("csi.storage.k8s.io/pod.name", "prices-worker-0"),
         ("dataset", "prices"),
         ("purpose", "worker-socket"),
     ]);
@@ -262,6 +263,10 @@ async fn a_worker_gets_the_socket_directory_of_its_own_pod() {
     // The path inside of the target is too long for a socket in a deep temporary directory, so only a file is made.
     fs::write(rig.target("worker").join("worker.sock"), "").unwrap();
     assert!(directory.join("worker.sock").exists());
+    let filled = fs::write(rig.target("worker").join("much"), vec![1; 128 << 10]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    std::os::unix::fs::symlink("/etc/hostname", rig.target("worker").join("link")).unwrap();
+    assert!(fs::read(rig.target("worker").join("link")).is_err(), "a link leads out of the directory");
     assert!(!rig.stats("worker").await.unwrap().volume_condition.unwrap().abnormal);
     for _ in 0..2 {
         rig.unpublish("worker").await.unwrap();

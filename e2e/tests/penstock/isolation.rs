@@ -84,6 +84,7 @@ pub(crate) async fn an_inline_volume_of_a_stranger_is_refused(case: &Case<'_>) -
         ("other-purpose", json!({"dataset": "a", "purpose": "read"}), "mount the PersistentVolumeClaim"),
         ("other-namespace", json!({"dataset": "other/a", "purpose": "worker-socket"}), "without a namespace"),
         ("other-folder", json!({"dataset": "..", "purpose": "worker-socket"}), "without a namespace"),
+        ("no-worker", json!({"dataset": "a", "purpose": "worker-socket"}), "is no worker of Dataset a"),
     ];
     for (name, attributes, _) in &strangers {
         let volume = json!({"csi": {"driver": "csi.penstock.dev", "volumeAttributes": attributes}});

@@ -4,7 +4,7 @@
 //! mounted where is read from `/proc/self/mountinfo`, and what may block runs on a thread of its own with a time limit.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     fs, io,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
@@ -84,6 +84,8 @@ pub enum MountError {
     Device { source: io::Error },
     #[error("cannot mount {dataset} at {}: {source}", path.display())]
     Mount { dataset: String, path: PathBuf, source: io::Error },
+    #[error("cannot mount a file system in memory at {}: {source}", at.display())]
+    Memory { at: PathBuf, source: io::Error },
     #[error("cannot bind {} at {}: {source}", from.display(), to.display())]
     Bind { from: PathBuf, to: PathBuf, source: io::Error },
     #[error("cannot unmount {}: {source}", path.display())]
@@ -102,6 +104,14 @@ pub fn bind(from: &Path, to: &Path, flags: MountFlags) -> Result<(), MountError>
         rustix::mount::unmount(to, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).ok();
         failed(error)
     })
+}
+
+/// Mounts an empty file system in memory. In it nobody follows links, runs programs or uses devices.
+pub fn memory(at: &Path, options: &str) -> Result<(), MountError> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOSYMFOLLOW;
+    let options = CString::new(options).ok();
+    rustix::mount::mount("penstock", at, "tmpfs", flags, options.as_deref())
+        .map_err(|error| MountError::Memory { at: at.into(), source: error.into() })
 }
 
 /// Creates the directory unless it exists. Its parent must.

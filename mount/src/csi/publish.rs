@@ -1,4 +1,4 @@
-//! Publishing: a bind mount at the pod's target path, of a staged Dataset or of a worker's socket directory.
+//! Publishing: at the pod's target path a bind mount of a staged Dataset, or the directory of a worker's socket.
 
 use std::{
     path::{Path, PathBuf},
@@ -122,12 +122,14 @@ impl Volumes {
     async fn publish_socket(&self, volume_id: &str, target: &Path, directory: PathBuf) -> Result<(), PublishError> {
         let what = Published::Socket { directory: directory.clone() };
         let known = self.state.load::<PublishedRecord>(target).is_some_and(|record| record.what == what);
-        if known && directory.exists() && mounts::at(target)?.is_some() {
+        if known && sockets::leads_to(&directory, target) && mounts::at(target)?.is_some() {
             return Ok(());
         }
-        sockets::create(&self.state.sockets(), &directory)?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        self.bind(volume_id, &directory, target, what, flags).await
+        self.clear(volume_id, target, what).await?;
+        mounts::memory(target, sockets::OPTIONS)?;
+        sockets::link(&self.state.sockets(), &directory, target)?;
+        tracing::info!(volume_id, target = %target.display(), "published the directory of a worker's socket");
+        Ok(())
     }
 
     async fn bind(
@@ -138,13 +140,18 @@ impl Volumes {
         what: Published,
         flags: MountFlags,
     ) -> Result<(), PublishError> {
-        let record = PublishedRecord { volume_id: volume_id.to_owned(), target_path: target.to_owned(), what };
-        self.state.save(&record)?;
-        mounts::unmount_all(target).await?;
-        mounts::create_dir(target)?;
+        self.clear(volume_id, target, what).await?;
         mounts::bind(from, target, flags)?;
         tracing::info!(volume_id, target = %target.display(), "published");
         Ok(())
+    }
+
+    /// Notes what the target will be, and makes it an empty directory.
+    async fn clear(&self, volume_id: &str, target: &Path, what: Published) -> Result<(), PublishError> {
+        let record = PublishedRecord { volume_id: volume_id.to_owned(), target_path: target.to_owned(), what };
+        self.state.save(&record)?;
+        mounts::unmount_all(target).await?;
+        Ok(mounts::create_dir(target)?)
     }
 
     pub async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), UnpublishError> {

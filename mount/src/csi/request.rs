@@ -24,6 +24,7 @@ pub const SECRET_PEER_PUBLIC: &str = "peer.pub";
 pub const POD_EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 pub const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 pub const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+pub const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 
 /// A request that no retry can make right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,10 @@ pub enum RequestError {
         "an inline volume of this driver serves only workers (attribute purpose: worker-socket): to read a Dataset, mount the PersistentVolumeClaim of its name"
     )]
     Ephemeral,
+    #[error(
+        "pod {pod:?} is no worker of Dataset {dataset}: only the pods of StatefulSet {dataset}-worker get a socket directory"
+    )]
+    NotAWorker { pod: String, dataset: String },
 }
 
 type Map = HashMap<String, String>;
@@ -178,8 +183,9 @@ pub fn is_ephemeral(attributes: &Map) -> bool {
     attributes.get(POD_EPHEMERAL).is_some_and(|value| value == "true")
 }
 
-/// The socket directory of the pod that asks, as `NAMESPACE/DATASET/POD_UID`. The namespace is the pod's own, from
-/// kubelet: a pod cannot reach into another namespace by what its author wrote.
+/// The socket directory of the worker pod that asks, as `NAMESPACE/DATASET/POD_UID`. Namespace and name are the
+/// pod's own, from kubelet. They keep other pods out, not an author who takes a worker's name: what a socket offers is
+/// believed only from who holds the peer key.
 pub fn worker_socket(attributes: &Map) -> Result<PathBuf, RequestError> {
     if attributes.get(ATTRIBUTE_PURPOSE).is_none_or(|value| value != PURPOSE_WORKER_SOCKET) {
         return Err(RequestError::Ephemeral);
@@ -189,7 +195,17 @@ pub fn worker_socket(attributes: &Map) -> Result<PathBuf, RequestError> {
         let must = "a Kubernetes name without a namespace";
         if is_name(value) { Ok(value) } else { Err(RequestError::BadAttribute { name, value: value.clone(), must }) }
     };
-    Ok([one(POD_NAMESPACE)?, one(ATTRIBUTE_DATASET)?, one(POD_UID)?].iter().collect())
+    let (dataset, pod) = (one(ATTRIBUTE_DATASET)?, one(POD_NAME)?);
+    if !is_worker(pod, dataset) {
+        return Err(RequestError::NotAWorker { pod: pod.clone(), dataset: dataset.clone() });
+    }
+    Ok([one(POD_NAMESPACE)?, dataset, one(POD_UID)?].iter().collect())
+}
+
+/// Whether the pod is named as those of the Dataset's workers are.
+fn is_worker(pod: &str, dataset: &str) -> bool {
+    let ordinal = pod.strip_prefix(dataset).and_then(|rest| rest.strip_prefix("-worker-"));
+    ordinal.is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// A DNS subdomain (RFC 1123) as Kubernetes uses them: also safe as a file name.
@@ -263,7 +279,13 @@ mod tests {
 
     #[test]
     fn a_worker_s_socket_directory_is_in_the_pod_s_own_namespace() {
-        let good = [(POD_NAMESPACE, "ns"), (POD_UID, "u-1"), ("dataset", "d"), ("purpose", "worker-socket")];
+        let good = [
+            (POD_NAMESPACE, "ns"),
+            (POD_UID, "u-1"),
+            ("dataset", "d"),
+            ("purpose", "worker-socket"),
+            (POD_NAME, "d-worker-10"),
+        ];
         assert_eq!(worker_socket(&map(&good)).unwrap(), Path::new("ns/d/u-1"));
         let mut foreign = map(&good);
         foreign.insert("dataset".into(), "other/d".into());
@@ -272,6 +294,29 @@ mod tests {
         assert!(matches!(worker_socket(&foreign), Err(RequestError::BadAttribute { name: "dataset", .. })));
         assert_eq!(worker_socket(&map(&good[..2])), Err(RequestError::Ephemeral));
         assert_eq!(worker_socket(&map(&good[1..])), Err(RequestError::MissingAttribute(POD_NAMESPACE)));
+    }
+
+    #[test]
+    fn only_a_worker_of_the_dataset_gets_a_socket_directory() {
+        for (pod, good) in [
+            ("d-worker-0", true),
+            ("d-worker-12", true),
+            ("d-worker-x", false),
+            ("e-worker-0", false),
+            ("d-d-worker-0", false),
+            ("notebook", false),
+        ] {
+            let asks = map(&[
+                (POD_NAMESPACE, "ns"),
+                (POD_UID, "u-1"),
+                ("dataset", "d"),
+                ("purpose", "worker-socket"),
+                (POD_NAME, pod),
+            ]);
+            let answer = worker_socket(&asks);
+            assert_eq!(answer.is_ok(), good, "{pod}");
+            assert!(good || matches!(answer, Err(RequestError::NotAWorker { .. })), "{answer:?}");
+        }
     }
 
     #[test]

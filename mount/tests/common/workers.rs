@@ -104,7 +104,7 @@ impl Workers {
     /// Tells all that a worker is found at another address.
     pub fn readdress(&self, id: &str, addr: &str) {
         for running in self.running.lock().iter_mut().filter(|running| running.member.id == id) {
-            running.member.addr = addr.to_owned();
+            addr.clone_into(&mut running.member.addr);
         }
         self.publish();
     }
