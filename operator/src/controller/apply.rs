@@ -72,10 +72,11 @@ fn taken(kind: &str, name: &str, dataset: &str) -> Invalid {
     )
 }
 
-/// What others refer to, all at once; then the volume, which names the Service's address and the claim's UID. Returns
-/// whether the volume is bound to the claim.
+/// The workers' key before the mounts' half of it is told; what others refer to, all at once; then the volume, which names
+/// the Service's address and the claim's UID. Returns whether the volume is bound to the claim.
 async fn apply_volume(objects: VolumeObjects, seen: &Observed, ctx: &Context) -> Result<bool, Error> {
     let applier = ctx.applier();
+    apply_secret(objects.worker_secret, seen.worker_secret.as_deref(), ctx).await?;
     let (claim, volume) = objects.claim.unzip();
     let apply_claim = async {
         match claim {
@@ -101,10 +102,7 @@ async fn apply_workers(objects: WorkerObjects, seen: &Observed, ctx: &Context) -
     // Two lists must never have one number: the write fails if the list that it follows is not the newest.
     let expect = seen.members.as_ref().and_then(|m| m.resource_version());
     // Pods start with what they read, so that comes first.
-    tokio::try_join!(
-        apply_secret(objects.secret, seen.worker_secret.as_deref(), ctx),
-        applier.ensure(objects.members, seen.members.as_deref(), expect),
-    )?;
+    applier.ensure(objects.members, seen.members.as_deref(), expect).await?;
     if let Some(statefulset) = &seen.statefulset {
         take_over_updates(statefulset, &applier).await?;
     }

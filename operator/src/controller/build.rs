@@ -85,6 +85,7 @@ impl Blueprint<'_> {
 /// What a mount needs, in the order in which it is written.
 #[derive(Debug)]
 pub struct VolumeObjects {
+    pub worker_secret: Secret,
     pub cache: Service,
     pub client_secret: Secret,
     /// `None` for a Dataset under deletion: what is gone of the two does not come back.
@@ -94,7 +95,6 @@ pub struct VolumeObjects {
 /// What runs the workers.
 #[derive(Debug)]
 pub struct WorkerObjects {
-    pub secret: Secret,
     pub members: ConfigMap,
     pub headless: Service,
     pub account: ServiceAccount,
@@ -112,6 +112,7 @@ pub fn volume_objects(
     let endpoint = volume.filter(|_| cache.is_none()).and_then(volume::address_of);
     let is_going = blueprint.dataset.metadata.deletion_timestamp.is_some();
     VolumeObjects {
+        worker_secret: worker_secret(blueprint),
         cache: cache_service(blueprint, endpoint),
         client_secret: client_secret(blueprint),
         claim: (!is_going).then(|| (claim(blueprint), persistent_volume(blueprint, volume))),
@@ -120,7 +121,6 @@ pub fn volume_objects(
 
 pub fn worker_objects(blueprint: &Blueprint<'_>) -> WorkerObjects {
     WorkerObjects {
-        secret: worker_secret(blueprint),
         members: members(blueprint),
         headless: headless_service(blueprint),
         account: service_account(blueprint),

@@ -37,9 +37,8 @@ pub(super) async fn delete(dataset: &Dataset, names: &Names, ctx: &Context) -> R
     let seen = dereference::watched(&ctx.stores, dataset, names);
     let applier = ctx.applier();
     if let Some(claim) = &seen.claim {
-        if claim.metadata.deletion_timestamp.is_none() {
-            delete_one::<PersistentVolumeClaim>(&applier, names, &claim.name_any()).await?;
-        }
+        let is_there = claim.metadata.deletion_timestamp.is_none();
+        remove::<PersistentVolumeClaim>(&applier, names, &claim.name_any(), is_there).await?;
         return Ok(Progress::ClaimRemains);
     }
     of_runtime(names, &seen, ctx).await?;
@@ -54,37 +53,21 @@ pub(super) async fn delete(dataset: &Dataset, names: &Names, ctx: &Context) -> R
 pub(super) async fn of_runtime(names: &Names, seen: &Observed, ctx: &Context) -> Result<(), Error> {
     let applier = ctx.applier();
     let worker = names.worker();
-    if let Some(statefulset) = &seen.statefulset {
-        // Its Secret is not watched, and is there exactly while the StatefulSet is.
-        delete_secret(&worker, names, ctx).await?;
-        if statefulset.metadata.deletion_timestamp.is_none() {
-            delete_one::<StatefulSet>(&applier, names, &worker).await?;
-        }
-    }
-    if seen.headless.is_some() {
-        delete_one::<Service>(&applier, names, &worker).await?;
-    }
-    if seen.budget.is_some() {
-        delete_one::<PodDisruptionBudget>(&applier, names, &worker).await?;
-    }
-    if seen.account.is_some() {
-        delete_one::<ServiceAccount>(&applier, names, &worker).await?;
-    }
-    Ok(())
+    let statefulset = seen.statefulset.as_ref().filter(|set| set.metadata.deletion_timestamp.is_none());
+    remove::<StatefulSet>(&applier, names, &worker, statefulset.is_some()).await?;
+    remove::<Service>(&applier, names, &worker, seen.headless.is_some()).await?;
+    remove::<PodDisruptionBudget>(&applier, names, &worker, seen.budget.is_some()).await?;
+    remove::<ServiceAccount>(&applier, names, &worker, seen.account.is_some()).await
 }
 
-/// What outlives runtimes: the volume and what the mounts know.
+/// What outlives runtimes: the volume, what the mounts know, and the key by which they know workers.
 async fn of_dataset(dataset: &Dataset, names: &Names, seen: &Observed, ctx: &Context) -> Result<(), Error> {
     let applier = ctx.applier();
     if let (Some(_), Some(uid)) = (&seen.volume, dataset.uid()) {
         applier.delete(&Api::<PersistentVolume>::all(ctx.client.clone()), &persistent_volume(&uid)).await?;
     }
-    if seen.cache.is_some() {
-        delete_one::<Service>(&applier, names, &names.cache()).await?;
-    }
-    if seen.members.is_some() {
-        delete_one::<ConfigMap>(&applier, names, &names.members()).await?;
-    }
+    remove::<Service>(&applier, names, &names.cache(), seen.cache.is_some()).await?;
+    remove::<ConfigMap>(&applier, names, &names.members(), seen.members.is_some()).await?;
     for name in [names.client_secret(), names.worker()] {
         delete_secret(&name, names, ctx).await?;
     }
@@ -102,9 +85,14 @@ async fn delete_secret(name: &str, names: &Names, ctx: &Context) -> Result<(), E
     Ok(())
 }
 
-async fn delete_one<K>(applier: &Applier<'_>, names: &Names, name: &str) -> Result<(), Error>
+/// Deletes what is there, and waits for no watch to bring what went by other means, such as garbage collection.
+async fn remove<K>(applier: &Applier<'_>, names: &Names, name: &str, is_there: bool) -> Result<(), Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
+    applier.written.forget::<K>(&names.namespace, name);
+    if !is_there {
+        return Ok(());
+    }
     applier.delete(&Api::<K>::namespaced(applier.client.clone(), &names.namespace), name).await
 }

@@ -47,10 +47,11 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
         return Ok(Seen { rivals, own, ..Seen::default() });
     }
     await_written(&ctx.written, dataset, runtime.as_deref(), names, &own)?;
-    // Each of our two Secrets is made just before what else it is watched by.
+    // Our two Secrets are not watched: where the claim or the workers are, they should be.
+    let is_expected = own.claim.is_some() || own.statefulset.is_some();
     let (worker_secret, client_secret, secrets) = tokio::try_join!(
-        own_secret(ctx, names, names.worker(), own.statefulset.is_some()),
-        own_secret(ctx, names, names.client_secret(), own.claim.is_some()),
+        own_secret(ctx, names, names.worker(), is_expected),
+        own_secret(ctx, names, names.client_secret(), is_expected),
         named_secrets(ctx, dataset, names),
     )?;
     (own.worker_secret, own.client_secret) = (worker_secret, client_secret);

@@ -30,6 +30,7 @@ async fn sweep(ctx: &Context, namespace: Option<&str>) {
     let worker = |names: &Names| vec![names.worker()];
     // Secrets are not watched: they go first, while what tells of them is there.
     secrets(ctx, &stores.statefulsets, Names::worker).await;
+    secrets(ctx, &stores.claims, Names::worker).await;
     secrets(ctx, &stores.claims, Names::client_secret).await;
     orphans(ctx, &stores.statefulsets, worker).await;
     orphans(ctx, &stores.accounts, worker).await;

@@ -25,6 +25,11 @@ impl Written {
             .insert(key::<K>(&object.namespace().unwrap_or_default(), &object.name_any()), (version, Instant::now()));
     }
 
+    /// What was deleted is not waited for.
+    pub fn forget<K: Resource<DynamicType = ()>>(&self, namespace: &str, name: &str) {
+        self.0.lock().remove(&key::<K>(namespace, name));
+    }
+
     /// Whether `seen`, what the watch has of the object, is older than what was written.
     pub fn is_ahead_of<K>(&self, namespace: &str, name: &str, seen: Option<&impl ResourceExt>) -> bool
     where
@@ -78,6 +83,9 @@ mod tests {
         assert!(!is_ahead(Some(&map("10"))));
         assert!(!is_ahead(None), "it was seen, so that it is missing is news");
         written.remember(&map("11"));
+        written.forget::<ConfigMap>("ns", "a");
+        assert!(!is_ahead(None));
+        written.remember(&map("12"));
         tokio::time::advance(BEHIND).await;
         assert!(!is_ahead(None));
     }

@@ -8,11 +8,11 @@ use penstock_wire::config::{CLIENT_KEY_FILE, MEMBERS_FILE, PEER_PUBLIC_FILE};
 use super::Blueprint;
 use crate::names::VOLUME;
 
-/// The workers' configuration and keys; only they mount it.
+/// The workers' configuration and keys; only they mount it. It outlives the runtime: mounts know workers by their key.
 pub fn worker_secret(blueprint: &Blueprint<'_>) -> Secret {
     let files = blueprint.files.0.iter().map(|(name, content)| (name.clone(), ByteString(content.clone())));
     Secret {
-        metadata: blueprint.of_runtime(blueprint.valid.names.worker(), COMPONENT_WORKER),
+        metadata: blueprint.of_dataset(blueprint.valid.names.worker(), COMPONENT_WORKER),
         type_: Some("Opaque".into()),
         data: Some(files.collect()),
         ..Secret::default()

@@ -179,7 +179,7 @@ fn the_workers_secret_has_configuration_and_keys_and_the_mounts_secret_nothing_t
     let plans = Plans::full();
     let (worker, client) = (worker_secret(&plans.blueprint()), client_secret(&plans.blueprint()));
     let owner = |secret: &k8s_openapi::api::core::v1::Secret| secret.owner_references()[0].kind.clone();
-    assert_eq!((worker.name_any().as_str(), owner(&worker).as_str()), ("research-worker", "CacheRuntime"));
+    assert_eq!((worker.name_any().as_str(), owner(&worker).as_str()), ("research-worker", "Dataset"));
     assert_eq!((client.name_any().as_str(), owner(&client).as_str()), ("research-client", "Dataset"));
     let (worker, client) = (worker.data.unwrap(), client.data.unwrap());
     let keys: Vec<_> = worker.keys().map(String::as_str).collect();
