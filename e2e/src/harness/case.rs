@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -43,6 +43,7 @@ impl<'a> Case<'a> {
 
     /// Deletes the namespace with all that is in it and waits until it is gone, volumes included.
     pub(super) async fn end(&self) -> Result<()> {
+        self.end_workers().await?;
         let api: Api<Namespace> = Api::all(self.env.client());
         match api.delete(&self.namespace, &DeleteParams::background()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -56,6 +57,22 @@ impl<'a> Case<'a> {
             return Err(error.context(format!("left in it: {}", serde_json::to_string(&left)?)));
         }
         self.wait_no_volumes().await
+    }
+
+    /// Deletes the runtimes and waits for the end of their pods: Kubernetes looks at a namespace under deletion again only
+    /// after half of the longest grace period of its pods.
+    async fn end_workers(&self) -> Result<()> {
+        match self.api("CacheRuntime").delete_collection(&DeleteParams::background(), &ListParams::default()).await {
+            // A test may end without the CRDs.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            result => drop(result?),
+        }
+        let pods: Api<Pod> = Api::namespaced(self.env.client(), &self.namespace);
+        let workers = ListParams::default().labels("app.kubernetes.io/component=worker");
+        wait_for("the workers' pods to be gone", LIMIT, || async {
+            Ok(pods.list(&workers).await?.items.is_empty().then_some(()))
+        })
+        .await
     }
 
     /// Waits until no volume of this namespace is left.
@@ -196,7 +213,7 @@ impl<'a> Case<'a> {
 
     /// Waits until a pod's log has this line.
     pub async fn wait_log(&self, pod: &str, line: &str) -> Result<()> {
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.env.client(), &self.namespace);
+        let api: Api<Pod> = Api::namespaced(self.env.client(), &self.namespace);
         wait_for(&format!("{line:?} in the log of {pod}"), LIMIT, || async {
             let logs = api.logs(pod, &LogParams::default()).await?;
             Ok(logs.lines().any(|found| found == line).then_some(()))

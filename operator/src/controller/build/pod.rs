@@ -31,6 +31,9 @@ pub(super) use volumes::tier_volume;
 pub const WORKER_CONTAINER: &str = "worker";
 /// Longer than a worker finishes what is in flight.
 const GRACE_SECONDS: i64 = 30;
+/// Autoscalers and spot nodes give a pod minutes at most, and Kubernetes looks at a namespace under deletion again only
+/// after half of the longest grace period in it.
+const MOST_HAND_OVER_SECONDS: i64 = 120;
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 /// Memory of a worker besides its tiers, unless the user says otherwise: the index, buffers, connections.
 const MEMORY_REQUEST: u64 = 256 << 20;
@@ -160,7 +163,7 @@ fn hand_over_seconds(blueprint: &Blueprint<'_>) -> i64 {
     if rollout::outlives_pods(&blueprint.runtime.spec) {
         0
     } else {
-        blueprint.runtime.spec.drain_timeout_seconds.into()
+        i64::from(blueprint.runtime.spec.drain_timeout_seconds).min(MOST_HAND_OVER_SECONDS)
     }
 }
 
