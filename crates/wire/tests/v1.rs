@@ -39,29 +39,25 @@ where
 
 /// Whether `new` is `old`, with more elements at the end of some arrays: those a reader of version 1 passes over.
 fn extends(old: &mut Decoder<'_>, new: &mut Decoder<'_>) -> bool {
-    match (old.datatype().unwrap(), new.datatype().unwrap()) {
-        (Type::Array, Type::Array) => {
-            let (before, now) = (old.array().unwrap().unwrap(), new.array().unwrap().unwrap());
-            if now < before {
-                return false;
-            }
-            let same = (0..before).all(|_| extends(old, new));
-            (before..now).for_each(|_| new.skip().unwrap());
-            same
+    if let (Type::Array, Type::Array) = (old.datatype().unwrap(), new.datatype().unwrap()) {
+        let (before, now) = (old.array().unwrap().unwrap(), new.array().unwrap().unwrap());
+        if now < before {
+            return false;
         }
-        _ => {
-            let item = |decoder: &mut Decoder<'_>| {
-                let start = decoder.position();
-                decoder.skip().unwrap();
-                decoder.input()[start..decoder.position()].to_vec()
-            };
-            item(old) == item(new)
-        }
+        let same = (0..before).all(|_| extends(old, new));
+        (before..now).for_each(|_| new.skip().unwrap());
+        return same;
     }
+    let item = |decoder: &mut Decoder<'_>| {
+        let start = decoder.position();
+        decoder.skip().unwrap();
+        decoder.input()[start..decoder.position()].to_vec()
+    };
+    item(old) == item(new)
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn secrets() -> Secrets {
