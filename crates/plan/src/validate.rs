@@ -99,6 +99,11 @@ impl ValidRuntime {
     pub fn memory(&self) -> u64 {
         self.tiers.iter().filter(|t| t.medium == Medium::Mem).map(|t| t.quota).sum()
     }
+
+    /// Bytes of one worker's tiers on disks.
+    pub fn disk(&self) -> u64 {
+        self.weight() - self.memory()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

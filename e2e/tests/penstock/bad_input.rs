@@ -11,7 +11,10 @@ use penstock_e2e::pods::Script;
 use penstock_e2e::s3::SeaweedFs;
 use serde_json::json;
 
-use crate::says::{Said, complains, event, mend, nothing_crashed, operator_restarts, recovers, refused};
+use crate::says::{
+    Said, complains, event, mend, no_more_crashed, nothing_crashed, operator_restarts, recovers, refused,
+    worker_restarts,
+};
 
 /// A CacheRuntime of one worker with these levels.
 fn runtime(name: &str, levels: &str) -> String {
@@ -227,13 +230,13 @@ pub(crate) async fn a_quota_larger_than_its_medium_is_named(case: &Case<'_>) -> 
         runtime("memory", "{mediumType: MEM, quota: 8Ti}"),
     ];
     case.apply(&all.concat()).await?;
-    let words =
-        ["spec.tieredStore.levels[0]", "SSD", "quota 989560464998400", "larger than its medium", "lower the quota"];
-    complains(case, "CacheRuntime", "disk", Said::no("TiersHealthy", "TierUnusable", &words)).await?;
-    let words =
-        ["memory-worker-0", "Insufficient memory", "quotas of the MEM levels in spec.tieredStore", "8.00TiB", "lower"];
-    for kind in ["CacheRuntime", "Dataset"] {
-        complains(case, kind, "memory", Said::no("Ready", "Unschedulable", &words)).await?;
+    let disk =
+        ["disk-worker-0", "Insufficient ephemeral-storage", "quotas of the SSD and HDD levels", "900TiB", "lower"];
+    let memory = ["memory-worker-0", "Insufficient memory", "quotas of the MEM levels", "8.00TiB", "lower"];
+    for (name, words) in [("disk", disk), ("memory", memory)] {
+        for kind in ["CacheRuntime", "Dataset"] {
+            complains(case, kind, name, Said::no("Ready", "Unschedulable", &words)).await?;
+        }
     }
     for (name, medium) in [("disk", "SSD"), ("memory", "MEM")] {
         let levels = json!([{"mediumType": medium, "quota": "32Mi"}]);
@@ -280,8 +283,10 @@ pub(crate) async fn an_image_that_cannot_run_is_named(case: &Case<'_>) -> Result
         recovers(case, "CacheRuntime", name, "Ready", "WorkersReady").await?;
         event(case, "Dataset", name, "Normal", "WorkersReady", &[]).await?;
     }
+    // An image is changed in place, so that the pod remembers the crashes of the bad one.
+    let workers = worker_restarts(case).await?;
     pods_read(case, &images.map(|(name, ..)| name), "x").await?;
-    nothing_crashed(case, &operator).await
+    no_more_crashed(case, &operator, &workers).await
 }
 
 /// Secrets that a pair owns carry the mounts' key; the user's own stay theirs.

@@ -124,10 +124,20 @@ pub(crate) async fn operator_restarts(case: &Case<'_>) -> Result<Restarts> {
 
 /// Nothing has crashed: the operator has the restarts it had `before`, the workers none.
 pub(crate) async fn nothing_crashed(case: &Case<'_>, before: &Restarts) -> Result<()> {
-    let operator = operator_restarts(case).await?;
-    ensure!(operator == *before, "the operator was restarted: {before:?} before, {operator:?} now");
-    let workers = restarts(case, &case.namespace, "app.kubernetes.io/component=worker").await?;
-    ensure!(workers.values().all(|count| *count == 0), "workers were restarted: {workers:?}");
+    let none = worker_restarts(case).await?.into_keys().map(|worker| (worker, 0)).collect();
+    no_more_crashed(case, before, &none).await
+}
+
+pub(crate) async fn worker_restarts(case: &Case<'_>) -> Result<Restarts> {
+    restarts(case, &case.namespace, "app.kubernetes.io/component=worker").await
+}
+
+/// Operator and workers have the restarts that they had.
+pub(crate) async fn no_more_crashed(case: &Case<'_>, operator: &Restarts, workers: &Restarts) -> Result<()> {
+    let now = operator_restarts(case).await?;
+    ensure!(now == *operator, "the operator was restarted: {operator:?} before, {now:?} now");
+    let now = worker_restarts(case).await?;
+    ensure!(now == *workers, "workers were restarted: {workers:?} before, {now:?} now");
     Ok(())
 }
 

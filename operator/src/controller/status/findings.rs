@@ -9,7 +9,11 @@ use penstock_plan::{
 use penstock_wire::config::WIRE_PORT;
 use penstock_wire::message::{MountHealth, MountStats, MountTrouble, TroubleKind};
 
-use super::{super::build::claim_storage, View};
+use super::{
+    super::build::claim_storage,
+    View,
+    trouble::{PodTrouble, Scarce},
+};
 
 fn finding(kind: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Finding {
     Finding { kind, holds, reason, message: message.into() }
@@ -159,6 +163,22 @@ pub(super) fn some_ready(view: &View<'_>) -> Finding {
     }
 }
 
+/// Which quotas ask for more than the nodes have.
+fn too_large(view: &View<'_>, trouble: &PodTrouble) -> Option<String> {
+    let runtime = view.valid_runtime?;
+    let (levels, bytes, what) = match trouble.lacks? {
+        Scarce::Memory => ("MEM levels", runtime.memory(), "memory"),
+        Scarce::Disk => ("SSD and HDD levels", runtime.disk(), "ephemeral storage"),
+    };
+    (bytes > 0).then(|| {
+        format!(
+            "the quotas of the {levels} in spec.tieredStore are {} ({bytes} bytes) for each worker: lower them, or add \
+             nodes with more {what}",
+            human_bytes(bytes)
+        )
+    })
+}
+
 fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     let (ready, wanted) = (view.ready(), view.wanted());
     if wanted == 0 {
@@ -167,18 +187,8 @@ fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     }
     match view.trouble {
         Some(trouble) => {
-            let memory = view.valid_runtime.map_or(0, penstock_plan::validate::ValidRuntime::memory);
-            let message = if trouble.lacks_memory && memory > 0 {
-                format!(
-                    "{}; the quotas of the MEM levels in spec.tieredStore are {} ({memory} bytes) for each worker: lower \
-                     them, or add nodes with more memory",
-                    trouble.message,
-                    human_bytes(memory)
-                )
-            } else {
-                trouble.message.clone()
-            };
-            finding(kind, Some(false), trouble.reason, message)
+            let message = [Some(trouble.message.clone()), too_large(view, trouble)].into_iter().flatten();
+            finding(kind, Some(false), trouble.reason, message.collect::<Vec<_>>().join("; "))
         }
         None => finding(
             kind,

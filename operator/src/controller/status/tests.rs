@@ -92,7 +92,7 @@ impl Scene {
     }
 
     fn trouble(mut self, reason: Reason, message: &str) -> Self {
-        self.trouble = Some(PodTrouble { reason, message: message.into(), lacks_memory: false });
+        self.trouble = Some(PodTrouble { reason, message: message.into(), lacks: None });
         self
     }
 

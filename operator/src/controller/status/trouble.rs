@@ -17,8 +17,23 @@ const SLOW: Duration = Duration::from_secs(10);
 pub struct PodTrouble {
     pub reason: Reason,
     pub message: String,
-    /// No node has as much memory free as the pod asks for.
-    pub lacks_memory: bool,
+    /// No node has as much of it free as the pod asks for.
+    pub lacks: Option<Scarce>,
+}
+
+/// What tiers take of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    Memory,
+    Disk,
+}
+
+impl Scarce {
+    /// The scheduler's word, for any resource, is "Insufficient NAME".
+    fn of(why: &str) -> Option<Self> {
+        let lacks = |resource: &str| why.contains(&format!("Insufficient {resource}"));
+        if lacks("memory") { Some(Self::Memory) } else { lacks("ephemeral-storage").then_some(Self::Disk) }
+    }
 }
 
 /// What keeps the workers from serving, by their pods and the Events about these and their StatefulSet.
@@ -48,8 +63,7 @@ pub(in crate::controller) fn pod_trouble(pod: &Pod) -> Option<PodTrouble> {
         let why = condition.message.clone().unwrap_or_default();
         return Some(PodTrouble {
             reason: Reason::Unschedulable,
-            // The scheduler's word, for any resource: "Insufficient NAME".
-            lacks_memory: why.contains("Insufficient memory"),
+            lacks: Scarce::of(&why),
             message: format!("no node takes worker {name}: {}", why.trim_end_matches('.')),
         });
     }
@@ -82,7 +96,7 @@ fn stuck_trouble(pod: &Pod, events: &[&Event]) -> Option<PodTrouble> {
         let mend = "correct spec.worker.volumes or the paths of spec.tieredStore, or mend the node";
         (Reason::VolumeUnavailable, format!("worker {name} cannot start on node '{node}': {why}; {mend}"))
     };
-    Some(PodTrouble { reason, message, lacks_memory: false })
+    Some(PodTrouble { reason, message, lacks: None })
 }
 
 /// Why pods are missing, by the Events about their StatefulSet.
@@ -91,7 +105,7 @@ fn missing_trouble(events: &[&Event]) -> Option<PodTrouble> {
     // What comes before is the StatefulSet controller's: "create Pod NAME in StatefulSet NAME failed error: ".
     let why = why.rsplit_once("failed error: ").map_or(why, |(_, why)| why).trim_end_matches('.');
     let message = format!("worker pods cannot be created: {why}; {}", refusal::mend(why));
-    Some(PodTrouble { reason: Reason::PodsRefused, message, lacks_memory: false })
+    Some(PodTrouble { reason: Reason::PodsRefused, message, lacks: None })
 }
 
 /// What the newest Event with one of these reasons says.
@@ -123,7 +137,7 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<PodTroubl
         }
         _ => return None,
     };
-    Some(PodTrouble { reason, message, lacks_memory: false })
+    Some(PodTrouble { reason, message, lacks: None })
 }
 
 fn cannot_start(pod: &str, image: &str, why: &str) -> String {
@@ -195,7 +209,7 @@ mod tests {
             let trouble = pod_trouble(&pod).unwrap();
             assert_eq!(trouble.reason, reason);
             assert!(words.iter().all(|word| trouble.message.contains(word)), "{}", trouble.message);
-            assert_eq!(trouble.lacks_memory, reason == Reason::Unschedulable);
+            assert_eq!(trouble.lacks == Some(Scarce::Memory), reason == Reason::Unschedulable);
         }
         assert_eq!(pod_trouble(&waiting("ContainerCreating", &Value::Null)), None);
     }

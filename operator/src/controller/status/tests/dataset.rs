@@ -115,7 +115,8 @@ fn a_dataset_whose_ufs_is_in_trouble_says_which_and_why() {
 fn a_dataset_whose_worker_pods_are_in_trouble_says_so_while_nobody_serves() {
     use DatasetPhase::{Bound, Ready};
     let serves = "True WorkersReady";
-    let lacking = PodTrouble { reason: Reason::Unschedulable, message: "no node".into(), lacks_memory: true };
+    let lacking =
+        PodTrouble { reason: Reason::Unschedulable, message: "no node".into(), lacks: Some(trouble::Scarce::Memory) };
     check([
         (
             "image",

@@ -80,7 +80,8 @@ fn a_runtime_whose_pods_are_in_trouble_says_so_as_long_as_not_all_serve() {
     use CacheRuntimePhase::{PartialReady, Pending, Ready};
     let one = || Scene::bound().workers([worker(0), starting(1)]);
     let (crash, image, nodes) = ("False WorkerCrashing", "False ImageUnavailable", "False Unschedulable");
-    let lacking = PodTrouble { reason: Reason::Unschedulable, message: "no node".into(), lacks_memory: true };
+    let lacking =
+        PodTrouble { reason: Reason::Unschedulable, message: "no node".into(), lacks: Some(trouble::Scarce::Memory) };
     let none = Scene { trouble: Some(lacking), ..Scene::bound() };
     check([
         (
