@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         upgrades::a_deleted_plugin_pod_costs_readers_a_pause,
         #[exclusive]
         upgrades::a_killed_keeper_is_given_the_mounts_again,
+        #[exclusive]
         upgrades::an_uninstall_waits_for_readers_and_then_leaves_nothing,
     ])
 }
