@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         #[exclusive]
         upgrades::a_killed_keeper_is_given_the_mounts_again,
         #[exclusive]
+        upgrades::a_drained_node_hands_its_workers_data_over,
+        #[exclusive]
         upgrades::an_uninstall_waits_for_readers_and_then_leaves_nothing,
     ])
 }

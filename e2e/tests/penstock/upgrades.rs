@@ -19,6 +19,7 @@ const DATASET: &str = "steady";
 const QUOTA: &str = "128Mi";
 const OPERATOR: &str = "app.kubernetes.io/component=operator";
 const PLUGIN: &str = "app.kubernetes.io/component=mount";
+const WORKER: &str = "app.kubernetes.io/component=worker";
 const KEEPER: &str = "app.kubernetes.io/component=keeper";
 
 pub(crate) async fn an_operator_that_dies_is_followed_by_its_standby(case: &Case<'_>) -> Result<()> {
@@ -64,6 +65,23 @@ pub(crate) async fn a_killed_keeper_is_given_the_mounts_again(case: &Case<'_>) -
     witnesses.during("the plugin's container after it", killed(case, PLUGIN, "mount", &nodes[0])).await?;
     witnesses.during("the keeper's pod is deleted", replaced(case, KEEPER, &nodes[0])).await?;
     witnesses.during("the plugin's pod after it", replaced(case, PLUGIN, &nodes[0])).await?;
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_drained_node_hands_its_workers_data_over(case: &Case<'_>) -> Result<()> {
+    let (drained, rest) = case.env.cluster.nodes().split_last().context("no node")?;
+    let witnesses = witnessed(case, 3, rest).await?;
+    let drain = ["drain", drained, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"];
+    let result = witnesses
+        .during("a node is drained", async {
+            case.kubectl(&drain)?;
+            let left = pods_on(case, &case.namespace, WORKER, drained).await?;
+            ensure!(left.is_empty(), "left on {drained}: {left:?}");
+            case.wait_workers(DATASET, 3).await
+        })
+        .await;
+    case.kubectl(&["uncordon", drained])?;
+    result?;
     witnesses.stop().await
 }
 
