@@ -78,7 +78,8 @@ async fn a_secret_that_is_not_ours_is_never_written_and_the_workers_come_when_it
     bench.pair("ns", "a").await;
     let message = bench.dataset_says("ns", "a", "Ready", "False", "NameTaken").await;
     assert!(message.contains("Secret 'a-worker'"), "{message}");
-    bench.bound("ns", "a").await;
+    // Mounts would know no worker without the key in there.
+    bench.dataset_says("ns", "a", "Bound", "False", "NameTaken").await;
     let after: Secret = bench.api("ns").get("a-worker").await.unwrap();
     assert_eq!(after.resource_version(), before.resource_version());
 
@@ -88,6 +89,7 @@ async fn a_secret_that_is_not_ours_is_never_written_and_the_workers_come_when_it
         secret.filter(|secret| !secret.labels().is_empty())
     })
     .await;
+    bench.bound("ns", "a").await;
     bench.dataset_says("ns", "a", "Ready", "False", "WorkersNotReady").await;
 }
 

@@ -167,6 +167,7 @@ async fn a_bad_image_stops_at_the_first_worker_and_a_mended_one_goes_on(bench: &
 async fn what_takes_a_new_pod_hands_over_first(bench: &Bench) {
     let ns = "replace";
     let [_, second] = serving(bench, ns, "a").await;
+    members_are(bench, ns, &["a-worker-0", "a-worker-1"]).await;
     let old = [uid(&pod(bench, ns, "a-worker-0").await), uid(&pod(bench, ns, "a-worker-1").await)];
     with_worker(bench, ns, "a", &json!({"env": [{"name": "RUST_LOG", "value": "debug"}]})).await;
     let list = members_are(bench, ns, &["a-worker-0"]).await;
@@ -214,6 +215,7 @@ async fn on_delete_leaves_the_pods_to_the_user(bench: &Bench) {
 async fn a_pod_under_deletion_hands_over(bench: &Bench) {
     let ns = "evict";
     let [_, second] = serving(bench, ns, "a").await;
+    members_are(bench, ns, &["a-worker-0", "a-worker-1"]).await;
     // In the place of the time that a kubelet gives it.
     let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
     let api = bench.api::<Pod>(ns);
