@@ -205,24 +205,32 @@ async fn forward<K>(
     K: Resource<DynamicType = ()>,
 {
     let mut seen = Seen::default();
+    // The store takes a list as a whole, when it has ended: who looked sooner would not find what is new in it.
+    let mut listed = Vec::new();
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
-        let object = match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
-                seen.is_news(&object).then_some(object)
+        let news = match event {
+            Ok(watcher::Event::Apply(object)) => seen.news(vec![object]),
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
             }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.push(object);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => seen.news(std::mem::take(&mut listed)),
             Ok(watcher::Event::Delete(object)) => {
                 seen.forget(&object);
-                Some(object)
+                vec![object]
             }
-            Ok(_) => None,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it will be resumed");
                 failed.notify_one();
-                None
+                continue;
             }
         };
-        for trigger in object.iter().flat_map(&mut triggers) {
+        for trigger in news.iter().flat_map(&mut triggers) {
             // Closed means that the operator stops.
             let _ = sender.unbounded_send(trigger);
         }
@@ -234,6 +242,11 @@ async fn forward<K>(
 struct Seen(HashMap<String, i64>);
 
 impl Seen {
+    fn news<K: Resource<DynamicType = ()>>(&mut self, mut objects: Vec<K>) -> Vec<K> {
+        objects.retain(|object| self.is_news(object));
+        objects
+    }
+
     fn is_news<K: Resource<DynamicType = ()>>(&mut self, object: &K) -> bool {
         // A StatefulSet's status tells how many pods there are, so only our own kinds are judged by generation.
         if !K::group(&()).ends_with(penstock_api::GROUP) {
@@ -249,5 +262,29 @@ impl Seen {
         if let Some(uid) = &object.meta().uid {
             self.0.remove(uid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_list_brings_is_told_once_the_store_has_it() {
+        let metadata = ObjectMeta { name: Some("a".into()), namespace: Some("ns".into()), ..ObjectMeta::default() };
+        let map = ConfigMap { metadata, ..ConfigMap::default() };
+        let (store, writer) = reflector::store();
+        let events = [watcher::Event::Init, watcher::Event::InitApply(map), watcher::Event::InitDone];
+        let events = stream::iter(events.map(Ok)).reflect(writer);
+        let (sender, told) = mpsc::unbounded();
+        let look = move |map: &ConfigMap| {
+            assert!(store.get(&ObjectRef::from_obj(map)).is_some(), "it is looked up before it can be found");
+            vec![Trigger::Dataset(ObjectRef::new("a").within("ns"))]
+        };
+        forward(events, look, sender, Arc::default()).await;
+        assert_eq!(told.count().await, 1);
     }
 }
