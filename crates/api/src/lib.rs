@@ -5,12 +5,11 @@
 //! |---|---|
 //! | [`Dataset`] | a tree of files from one or more UFS, under one name |
 //! | [`CacheRuntime`] | the workers that cache a Dataset: how many, with which tiers |
-//!
-//! `DataLoad` (warm or evict part of a Dataset, once or by calendar) will be the third: its module, its line in
-//! [`crds`] and its file in `crds/` join these two.
+//! | [`DataLoad`] | part of a Dataset to be loaded or evicted, once, by calendar or on change |
 
 pub mod condition;
 mod dataset;
+mod load;
 pub mod names;
 mod quantity;
 mod runtime;
@@ -22,11 +21,17 @@ pub use dataset::{
     DatasetPhase, DatasetSpec, DatasetStatus, EncryptOption, EncryptOptionSource, IntervalError, Mount, MountStatus,
     Owner, Placement, RuntimeReference, SCHEMES, Scheme, SecretKeySelector,
 };
+pub use load::{
+    DataLoad, DataLoadDisplay, DataLoadPhase, DataLoadSpec, DataLoadStatus, FailedFile, LoadAction, LoadPolicy,
+    LoadTarget, RunAfter,
+};
 pub use quantity::{QuantityError, Quota, human_bytes};
+pub use runtime::autoscaling;
 pub use runtime::{
     CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeSpec, CacheRuntimeStatus, Client,
-    DEFAULT_DRAIN_TIMEOUT_SECONDS, ImagePullPolicy, Level, MediumType, NetworkMode, PodMetadata, TierStatus,
-    TieredStore, UpdateStatus, UpdateStrategy, VolumeClaimTemplate, VolumeSource, Worker, WorkerServiceAccount,
+    DEFAULT_DRAIN_TIMEOUT_SECONDS, HandOverStatus, ImagePullPolicy, Level, MediumType, NetworkMode, PodMetadata,
+    TierStatus, TieredStore, UpdateStatus, UpdateStrategy, VolumeClaimTemplate, VolumeSource, Worker,
+    WorkerServiceAccount,
 };
 pub use schema::{crd_yaml, crds};
 

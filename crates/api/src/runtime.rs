@@ -3,6 +3,7 @@
 // One of clippy's rules takes the columns' equal keys for mistakes.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod autoscaling;
 mod status;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,10 @@ use strum::{AsRefStr, Display};
 
 use crate::{QuantityError, Quota};
 
-pub use status::{CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, TierStatus, UpdateStatus};
+use autoscaling::Autoscaling;
+pub use status::{
+    CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, HandOverStatus, TierStatus, UpdateStatus,
+};
 
 /// Seconds that a leaving worker has to hand its extents over, unless told otherwise.
 pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
@@ -53,7 +57,12 @@ pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
         json_path = ".status.readyReplicas",
         description = "Workers that serve"
     ),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Workers asked for"),
+    printcolumn(
+        name = "Desired",
+        type_ = "integer",
+        json_path = ".status.desiredReplicas",
+        description = "Workers that there shall be"
+    ),
     printcolumn(
         name = "Updated",
         type_ = "integer",
@@ -71,6 +80,20 @@ pub const DEFAULT_DRAIN_TIMEOUT_SECONDS: u32 = 600;
         type_ = "string",
         json_path = ".status.display.cacheCapacity",
         description = "Bytes that the tiers may take"
+    ),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.autoscaling.reason",
+        description = "Why so many workers",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.autoscaling.next[0].time",
+        description = "Next change by the clock",
+        priority = 1
     ),
     printcolumn(name = "Hit%", type_ = "number", json_path = ".status.hitRatioPercent", priority = 1),
     printcolumn(name = "Dataset", type_ = "string", json_path = ".status.dataset", priority = 1),
@@ -108,7 +131,15 @@ pub struct CacheRuntimeSpec {
     #[serde(default = "default_drain_timeout")]
     #[schemars(range(min = 0, max = 86_400))]
     pub drain_timeout_seconds: u32,
-    // `autoscaling` comes here: calendars and metrics that move `replicas`.
+
+    /// The most bytes per second that one leaving worker hands over, as a quantity such as `200Mi`, from `1Mi`. Default:
+    /// what readers leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_bandwidth: Option<Quantity>,
+
+    /// What moves the number of workers besides `replicas`: the clock, metrics, and who mounts the Dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 }
 
 fn default_replicas() -> u32 {

@@ -13,14 +13,18 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{CacheRuntime, Dataset};
+use crate::{CacheRuntime, DataLoad, Dataset};
 
 /// All CustomResourceDefinitions, ready to be applied. Use these: what `Dataset::crd()` gives lacks the rules.
 ///
 /// # Panics
 /// When rules and types do not fit; the tests would have shown it.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![complete(&Dataset::crd(), rules::dataset), complete(&CacheRuntime::crd(), rules::cache_runtime)]
+    vec![
+        complete(&Dataset::crd(), rules::dataset),
+        complete(&CacheRuntime::crd(), rules::cache_runtime),
+        complete(&DataLoad::crd(), rules::data_load),
+    ]
 }
 
 /// The files of `crds/`: name to content.

@@ -168,6 +168,7 @@ fn check_readable(object: &DynamicObject) -> Result<()> {
     let stored = serde_json::to_value(object)?;
     let mut written = match stored["kind"].as_str() {
         Some("Dataset") => serde_json::to_value(serde_json::from_value::<penstock_api::Dataset>(stored.clone())?)?,
+        Some("DataLoad") => serde_json::to_value(serde_json::from_value::<penstock_api::DataLoad>(stored.clone())?)?,
         _ => serde_json::to_value(serde_json::from_value::<penstock_api::CacheRuntime>(stored.clone())?)?,
     };
     let mut expected = stored["spec"].clone();

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display};
 
-use super::MediumType;
+use super::{MediumType, autoscaling::AutoscalingStatus};
 use crate::human_bytes;
 
 /// What is known of a CacheRuntime. Written by the operator only.
@@ -37,9 +37,13 @@ pub struct CacheRuntimeStatus {
     #[serde(default)]
     pub ready_replicas: u32,
 
-    /// Workers that the member list has or shall have: `spec.replicas` as last seen.
+    /// Workers that there shall be: `spec.replicas`, or what `spec.autoscaling` makes of it.
     #[serde(default)]
     pub desired_replicas: u32,
+
+    /// Why there shall be so many, and what comes next. Only with `spec.autoscaling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
 
     /// Workers that run as the specification and the image wanted say.
     #[serde(default)]
@@ -65,6 +69,10 @@ pub struct CacheRuntimeStatus {
     /// Names of the workers that are handing over before they go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub draining: Vec<String>,
+
+    /// The hand-over under way, or else the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_over: Option<HandOverStatus>,
 
     /// Bytes that the workers' tiers may take together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +119,21 @@ pub struct UpdateStatus {
     /// Name of the worker whose turn it is, or that the update stopped at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+}
+
+/// What leaving workers hand over, in bytes, summed over them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandOverStatus {
+    /// Taken by workers that stay.
+    pub moved_bytes: u64,
+    /// Still to be taken.
+    pub left_bytes: u64,
+    /// Not handed over; they are fetched from the UFS again when asked for.
+    pub dropped_bytes: u64,
+    /// Why bytes were dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One tier, summed over workers.

@@ -1,10 +1,13 @@
 //! What admission refuses, and how it says so. Every message names the field, its value and what to write instead; for
 //! each rule there is a file in `crds/testdata/invalid`.
 
+mod autoscaling;
 mod cache_runtime;
+mod data_load;
 mod dataset;
 
 pub(super) use cache_runtime::cache_runtime;
+pub(super) use data_load::data_load;
 pub(super) use dataset::dataset;
 
 use serde_json::{Value, json};
@@ -56,6 +59,20 @@ fn absolute_path(field: &str, example: &str, root: bool) -> Rule {
         format!(
             "\"{field} '\" + self + \"' is not an absolute path without '.', '..', '//' and trailing '/'; write one such \
              as {example}\""
+        ),
+    )
+}
+
+/// A quantity within bounds, both included.
+fn quantity(field: &str, least: &str, most: &str, example: &str) -> Rule {
+    Rule::new(
+        format!(
+            "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0
+             && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
+        ),
+        format!(
+            "\"{field} '%s' is not a quantity of bytes from {least} to {most}; write one such as {example}\"
+             .format([string(self)])"
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{absolute_path, bounded_map, conditions, keyed, object_name};
+use super::{absolute_path, autoscaling::autoscaling, bounded_map, conditions, keyed, object_name, quantity};
 use crate::{
     names::{RESERVED_LABEL_PREFIXES, RESERVED_VOLUME_PREFIX},
     schema::{
@@ -24,6 +24,7 @@ pub(in crate::schema) fn cache_runtime(schema: &mut Value) {
     level_numbers(schema);
     tiered_store(schema);
     readahead(schema);
+    autoscaling(schema);
 }
 
 fn embedded_types(schema: &mut Value) {
@@ -172,20 +173,6 @@ fn level_numbers(schema: &mut Value) {
 
 fn readahead(schema: &mut Value) {
     add_rules(schema, "spec.client.readahead", [quantity("readahead", "0", "1Gi", "32Mi")]);
-}
-
-/// A quantity within bounds, both included.
-fn quantity(field: &str, least: &str, most: &str, example: &str) -> Rule {
-    Rule::new(
-        format!(
-            "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0
-             && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
-        ),
-        format!(
-            "\"{field} '%s' is not a quantity of bytes from {least} to {most}; write one such as {example}\"
-             .format([string(self)])"
-        ),
-    )
 }
 
 fn tiered_store(schema: &mut Value) {
