@@ -1,6 +1,6 @@
 //! What a DataLoad's status tells.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display};
@@ -29,19 +29,19 @@ pub struct DataLoadStatus {
 
     /// When the run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<String>,
+    pub start_time: Option<Time>,
 
     /// When the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completion_time: Option<String>,
+    pub completion_time: Option<Time>,
 
     /// With policy Cron: the time that the last run was for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_time: Option<String>,
+    pub last_time: Option<Time>,
 
     /// With policy Cron: when it runs next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_time: Option<String>,
+    pub next_time: Option<Time>,
 
     /// Files of the targets, as far as they were listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! `spec.autoscaling`: how many workers there are, by the clock, by metrics and by who mounts the Dataset.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display};
@@ -293,7 +293,11 @@ pub struct AutoscalingStatus {
 
     /// When the size last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_scale_time: Option<String>,
+    pub last_scale_time: Option<Time>,
+
+    /// Since when nobody uses the Dataset, with `spec.autoscaling.idle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Time>,
 
     /// What the hit ratio is predicted to be at some sizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -324,26 +328,26 @@ pub enum SizeReason {
 }
 
 /// A change of `spec.replicas`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     /// Number of workers.
     pub replicas: u32,
     /// When it was seen.
-    pub time: String,
+    pub time: Time,
     /// Who changed it, as the API server has it: a field manager such as `kubectl-scale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
 /// A schedule and one of its times.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DueSchedule {
     /// Name of the schedule.
     pub name: String,
     /// When it was or will be due.
-    pub time: String,
+    pub time: Time,
     /// Its number of workers.
     pub replicas: u32,
 }

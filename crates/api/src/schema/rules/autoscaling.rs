@@ -36,7 +36,16 @@ fn bounds(schema: &mut Value) {
         ),
     )
     .blames(".schedules");
-    add_rules(schema, PLACE, [order, most]);
+    let below = "self.schedules.filter(s, s.replicas < self.minReplicas)[0]";
+    let least = Rule::new(
+        "!has(self.schedules) || self.schedules.all(s, s.replicas >= self.minReplicas)",
+        format!(
+            "\"schedule '%s' has replicas %d, below minReplicas %d, which is 1 unless set; lower minReplicas or raise \
+             replicas\".format([{below}.name, {below}.replicas, self.minReplicas])"
+        ),
+    )
+    .blames(".schedules");
+    add_rules(schema, PLACE, [order, most, least]);
 }
 
 /// Schedules name calendars that are there.
