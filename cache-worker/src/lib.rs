@@ -17,6 +17,7 @@ mod metadata;
 mod metrics;
 mod namespace;
 mod pins;
+mod readers;
 mod run;
 mod source;
 mod worker;

@@ -51,6 +51,10 @@ pub(crate) struct Metrics {
     pub(crate) peer_bytes: Counter,
     pub(crate) pushed_bytes: Counter,
     pub(crate) unkept_bytes: Counter,
+    pub(crate) mount_hit_bytes: Counter,
+    pub(crate) mount_miss_bytes: Counter,
+    pub(crate) opens: Counter,
+    pub(crate) opened_bytes: Counter,
     pub(crate) ufs_errors: Family<Kind, Counter>,
     pub(crate) failures: Family<Operation, Counter>,
     requests: Seconds,
@@ -87,6 +91,10 @@ impl Metrics {
             peer_bytes: Counter::default(),
             pushed_bytes: Counter::default(),
             unkept_bytes: Counter::default(),
+            mount_hit_bytes: Counter::default(),
+            mount_miss_bytes: Counter::default(),
+            opens: Counter::default(),
+            opened_bytes: Counter::default(),
             ufs_errors: Family::default(),
             failures: Family::default(),
             requests: Family::new_with_constructor(seconds),
@@ -111,6 +119,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("read_hits", "Reads answered from the store", self.hits.clone());
         r.register("read_misses", "Reads that had to fetch", self.misses.clone());
+        r.register("opens", "Files that mounts opened to read past the worker", self.opens.clone());
         r.register("completed_objects", "Objects made whole for the worker's own node", self.completed.clone());
         r.register(
             "shared_reads",
@@ -125,6 +134,13 @@ impl Metrics {
             ("fetched_peer", "Bytes fetched from other workers", &self.peer_bytes),
             ("handed_over", "Bytes handed over to other workers", &self.pushed_bytes),
             ("unkept", "Bytes fetched that no tier took", &self.unkept_bytes),
+            ("mount_hit", "Bytes served to mounts from the store", &self.mount_hit_bytes),
+            ("mount_miss", "Bytes served to mounts that had to be fetched", &self.mount_miss_bytes),
+            (
+                "opened",
+                "Sizes of the files that mounts opened to read past the worker: an estimate of what they read so",
+                &self.opened_bytes,
+            ),
             ("evicted", "Bytes that left the store for want of room", &self.evicted),
             ("demoted", "Bytes that went one tier down", &self.demoted),
             ("promoted", "Bytes that went one tier up", &self.promoted),

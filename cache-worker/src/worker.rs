@@ -33,6 +33,7 @@ use crate::{
     metrics::{Metrics, Operation, medium_name},
     namespace::Namespace,
     pins::Pins,
+    readers::Readers,
     source::Source,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Worker {
     pub(crate) census: Census,
     pub(crate) changes: Arc<Changes>,
     heat: Heat,
+    readers: Readers,
     locals: Arc<Locals>,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
@@ -74,6 +76,7 @@ impl Worker {
             census: Census::default(),
             changes,
             heat: Heat::new(Instant::now()),
+            readers: Readers::new(metrics.clone()),
             store,
             members,
             metrics,
@@ -119,6 +122,9 @@ impl Worker {
     }
 
     async fn answer(&self, role: Role, request: Request) -> Result<Reply, Failure> {
+        if role == Role::Client {
+            self.readers.asked(&request);
+        }
         Ok(match request {
             Request::Describe => Response::Description(self.describe()).into(),
             Request::Stat { path } => {
@@ -139,7 +145,10 @@ impl Worker {
             Request::ReadLink { path } => Response::Target(self.catalog().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
                 let (key, range) = (object.key, offset..offset + u64::from(len));
-                let reply = self.read(object, offset, len, pattern, reach).await?;
+                let (reply, is_hit) = self.read(object, offset, len, pattern, reach).await?;
+                if role == Role::Client {
+                    self.readers.served(len.into(), is_hit);
+                }
                 // So an owner asks for what it keeps from now on.
                 if (role, reach) == (Role::Peer, Reach::Cache) {
                     self.store.taken_over(&key, range);
@@ -185,10 +194,12 @@ impl Worker {
         len: u32,
         pattern: Pattern,
         reach: Reach,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<(Reply, bool), Failure> {
         let route = self.members.route(object.key, offset, reach);
         let (length, at) = (u64::from(len), (object.key, offset / EXTENT));
-        let reply = if let Some(reply) = self.stored(&object, offset, len).await {
+        let stored = self.stored(&object, offset, len).await;
+        let is_hit = stored.is_some();
+        let reply = if let Some(reply) = stored {
             self.metrics.hits.inc();
             self.metrics.hit_bytes.inc_by(length);
             reply
@@ -200,7 +211,7 @@ impl Worker {
         };
         self.metrics.served.inc_by(length);
         // Only a reader asks the owner with [`Reach::Ufs`].
-        Ok(if route == reach { reply } else { self.share(reply, at, length) })
+        Ok((if route == reach { reply } else { self.share(reply, at, length) }, is_hit))
     }
 
     async fn fetch(&self, object: Object, range: Range<u64>, pattern: Pattern, reach: Reach) -> Result<Bytes, Failure> {
@@ -279,6 +290,7 @@ impl Worker {
             descriptor = self.descriptor(key, size).await?;
         }
         let descriptor = descriptor.ok_or(Failure::NotCached)?;
+        self.readers.opened(size);
         Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(descriptor) })
     }
 
@@ -318,6 +330,7 @@ impl Worker {
             ufs_total_bytes: count.map(|count| count.bytes),
             ufs_files: count.map(|count| count.files),
             handover: self.drains.progress(),
+            asked: self.readers.counted(),
         }
     }
 }

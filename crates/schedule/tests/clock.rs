@@ -1,4 +1,5 @@
 //! Due times where the clock jumps: against a walk over every second, and by known dates.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share.
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use penstock_schedule::{Calendar, Days, Rule, Schedule, zone};

@@ -286,6 +286,33 @@ pub struct Stats {
     pub ufs_files: Option<u64>,
     #[n(12)]
     pub handover: Handover,
+    /// What mounts asked, apart from peers. Empty from workers that do not count it.
+    #[n(13)]
+    #[cbor(default)]
+    pub asked: Asked,
+}
+
+/// What mounts asked of a worker since it started; what peers ask for them is not counted twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Asked {
+    /// Tells one process from the next: counters of another one are not comparable.
+    #[n(0)]
+    pub boot: u64,
+    /// Bytes served from the worker's own store.
+    #[n(1)]
+    pub hit_bytes: u64,
+    /// Bytes served that came from peers or the UFS.
+    #[n(2)]
+    pub miss_bytes: u64,
+    /// Files that mounts opened on a descriptor of the worker's own, to be read without it.
+    #[n(3)]
+    pub opens: u64,
+    /// The sizes of these files: an estimate of what was read so.
+    #[n(4)]
+    pub opened_bytes: u64,
+    /// Milliseconds since a mount last asked for anything; since the start if none did.
+    #[n(5)]
+    pub unused_ms: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]

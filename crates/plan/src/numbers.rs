@@ -1,0 +1,166 @@
+//! What workers counted, over time: rates that neither a restart of a worker nor one of the operator falsifies.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use penstock_wire::message::Asked;
+
+/// How long samples are kept.
+const KEPT: Duration = Duration::from_hours(1);
+/// Samples of one worker are at least so far apart.
+const APART: Duration = Duration::from_secs(5);
+/// Without a newer sample than this there is no rate.
+const FRESH: Duration = Duration::from_mins(1);
+
+/// What the workers of one Dataset counted during the last hour.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    workers: BTreeMap<u32, VecDeque<(Timestamp, Asked)>>,
+}
+
+/// What mounts took, in bytes per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// From the cache.
+    pub hit: f64,
+    /// From peers and the UFS.
+    pub miss: f64,
+    /// Through the kernel, from the tier of the reader's own node: estimated by the sizes of the files opened.
+    pub opened: f64,
+}
+
+impl Rates {
+    /// All that readers took, in bytes per second.
+    pub fn total(&self) -> f64 {
+        self.hit + self.miss + self.opened
+    }
+
+    /// The part that came from the cache; `None` when nothing was read.
+    pub fn hit_ratio(&self) -> Option<f64> {
+        (self.total() > 0.0).then(|| (self.hit + self.opened) / self.total())
+    }
+}
+
+impl History {
+    /// Takes what a worker answered at `at`.
+    pub fn add(&mut self, worker: u32, at: Timestamp, asked: Asked) {
+        let samples = self.workers.entry(worker).or_default();
+        if samples.back().is_some_and(|(last, _)| since(*last, at) < APART) {
+            return;
+        }
+        samples.push_back((at, asked));
+        for samples in self.workers.values_mut() {
+            while samples.front().is_some_and(|(first, _)| since(*first, at) > KEPT) {
+                samples.pop_front();
+            }
+        }
+        self.workers.retain(|_, samples| !samples.is_empty());
+    }
+
+    /// Over the last `window`, of all workers together; `None` while it is not known for at least half of the window, or no
+    /// worker has answered lately.
+    pub fn rates(&self, window: Duration, now: Timestamp) -> Option<Rates> {
+        let is_recent = |at: Timestamp| since(at, now) <= window;
+        let (mut bytes, mut covered, mut newest) = (Rates::default(), Duration::ZERO, Duration::MAX);
+        for samples in self.workers.values() {
+            for (before, after) in samples.iter().zip(samples.iter().skip(1)).filter(|(before, _)| is_recent(before.0))
+            {
+                bytes.add(&before.1, &after.1);
+                covered = covered.max(since(before.0, now));
+                newest = newest.min(since(after.0, now));
+            }
+        }
+        (covered * 2 >= window && newest <= FRESH).then(|| bytes.over(covered.as_secs_f64()))
+    }
+}
+
+impl Rates {
+    /// Adds what one worker counted between two samples. Another process began at zero: what it counted is not known to
+    /// be of this time alone, but cannot be older than itself.
+    fn add(&mut self, before: &Asked, after: &Asked) {
+        let is_same = before.boot == after.boot && after.hit_bytes >= before.hit_bytes;
+        let grown = |count: fn(&Asked) -> u64| count(after) - if is_same { count(before).min(count(after)) } else { 0 };
+        self.hit += grown(|a| a.hit_bytes) as f64;
+        self.miss += grown(|a| a.miss_bytes) as f64;
+        self.opened += grown(|a| a.opened_bytes) as f64;
+    }
+
+    fn over(self, seconds: f64) -> Self {
+        Self { hit: self.hit / seconds, miss: self.miss / seconds, opened: self.opened / seconds }
+    }
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + second.seconds()
+    }
+
+    fn counted(boot: u64, hit: u64) -> Asked {
+        Asked { boot, hit_bytes: hit, ..Asked::default() }
+    }
+
+    fn reading(from: i64, seconds: i64, boot: u64, rate: u64) -> impl Iterator<Item = (Timestamp, Asked)> {
+        (0..=seconds).step_by(10).map(move |n| (at(from + n), counted(boot, rate * n as u64)))
+    }
+
+    #[test]
+    fn rates_are_summed_over_workers() {
+        let mut history = History::default();
+        for worker in 0..3 {
+            reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(worker, at, asked));
+        }
+        let rates = history.rates(MINUTE, at(60)).unwrap();
+        assert_eq!((rates.hit, rates.hit_ratio()), (300.0, Some(1.0)));
+    }
+
+    #[test]
+    fn a_worker_that_starts_again_makes_no_spike() {
+        let mut history = History::default();
+        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        reading(70, 60, 2, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        let rates = history.rates(MINUTE * 2, at(130)).unwrap();
+        assert!((80.0..=100.0).contains(&rates.hit), "{rates:?}");
+    }
+
+    #[test]
+    fn an_operator_that_starts_again_has_no_rate_until_it_has_seen_half_of_the_window() {
+        let mut history = History::default();
+        let old = |n: u64| counted(1, 1_000_000 + 100 * n);
+        for second in [0, 10, 20] {
+            history.add(0, at(second), old(second as u64));
+            assert_eq!(history.rates(MINUTE, at(second)), None, "{second}");
+        }
+        history.add(0, at(30), old(30));
+        assert_eq!(history.rates(MINUTE, at(30)).map(|r| r.hit), Some(100.0));
+    }
+
+    #[test]
+    fn silence_is_no_rate_and_not_zero() {
+        let mut history = History::default();
+        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        assert_eq!(history.rates(MINUTE * 5, at(200)), None);
+        assert_eq!(History::default().rates(MINUTE, at(0)), None);
+    }
+
+    #[test]
+    fn what_is_older_than_an_hour_is_forgotten() {
+        let mut history = History::default();
+        reading(0, 7200, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        history.add(1, at(3), counted(1, 5));
+        assert_eq!(history.workers[&0].len(), 361);
+    }
+}
