@@ -1,11 +1,15 @@
 //! What every reconcile is given.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt, runtime::reflector::ObjectRef};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{Api, Client, Resource, ResourceExt, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
 use penstock_api::Dataset;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{
@@ -13,6 +17,7 @@ use crate::{
         apply::Applier, build::WorkerDefaults, complaints::Absences, events::EventRecorder, written::Written,
     },
     metrics::Metrics,
+    recent::Recent,
     turns::Turns,
     watches::Stores,
     worker_api::WorkerApi,
@@ -22,6 +27,8 @@ pub struct Context {
     pub client: Client,
     pub stores: Stores,
     pub secrets: SecretCache,
+    pub config_maps: ConfigMapCache,
+    pub recent: Recent,
     pub written: Written,
     pub unbound: Unbound,
     pub absences: Absences,
@@ -89,46 +96,57 @@ impl Races {
     }
 }
 
-/// A change of a Secret shows within this time.
+/// A change of what is remembered shows within this time.
 const FRESH: Duration = Duration::from_secs(20);
 
-/// Secrets by `namespace/name`, for a short time. They are not watched: that would take the right to list every Secret
-/// of the cluster. That one is missing is not remembered, so that one who mends it does not wait.
-#[derive(Default)]
-pub struct SecretCache(Mutex<Remembered>);
+/// Objects by namespace and name, for a short time: those that users name. They are not watched: that would take the right
+/// to list every Secret of the cluster. That one is missing is not remembered, so that one who mends it does not wait.
+pub struct ObjectCache<K>(Mutex<Remembered<K>>);
+
+pub type SecretCache = ObjectCache<Secret>;
+pub type ConfigMapCache = ObjectCache<ConfigMap>;
 
 /// By namespace and name: since when, and what.
-type Remembered = HashMap<(String, String), (Instant, Arc<Secret>)>;
+type Remembered<K> = HashMap<(String, String), (Instant, Arc<K>)>;
 
-impl SecretCache {
+impl<K> Default for ObjectCache<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K> ObjectCache<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
     /// What is remembered, without a question.
-    pub fn peek(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+    pub fn peek(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, secret)| secret.clone())
+        self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, object)| object.clone())
     }
 
-    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<Secret>>> {
+    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<K>>> {
         let known = self.peek(namespace, name);
         if known.is_some() {
             return Ok(known);
         }
-        let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await?;
-        let Some(secret) = found else {
+        let found = Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await?;
+        let Some(object) = found else {
             self.forget(namespace, name);
             return Ok(None);
         };
-        Ok(Some(self.put(secret)))
+        Ok(Some(self.put(object)))
     }
 
     /// Remembers what was just written or read.
-    pub fn put(&self, mut secret: Secret) -> Arc<Secret> {
-        secret.metadata.managed_fields = None;
-        let key = (secret.namespace().unwrap_or_default(), secret.name_any());
-        let secret = Arc::new(secret);
-        let mut secrets = self.0.lock();
-        secrets.retain(|_, (at, _)| at.elapsed() < FRESH);
-        secrets.insert(key, (Instant::now(), secret.clone()));
-        secret
+    pub fn put(&self, mut object: K) -> Arc<K> {
+        object.meta_mut().managed_fields = None;
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        let object = Arc::new(object);
+        let mut objects = self.0.lock();
+        objects.retain(|_, (at, _)| at.elapsed() < FRESH);
+        objects.insert(key, (Instant::now(), object.clone()));
+        object
     }
 
     pub fn forget(&self, namespace: &str, name: &str) {

@@ -1,5 +1,5 @@
 //! The control loop: a pair of Dataset and CacheRuntime goes through
-//! dereference → validate → plan → build → apply → status. Only the first and the last two talk to anyone; the middle is
+//! dereference → validate → size → plan → build → apply → status. Only the first and the last two talk to anyone; the middle is
 //! pure. Each step has a module of its own, takes what earlier steps made, and imports no later one.
 
 pub mod apply;
@@ -13,6 +13,7 @@ mod plan;
 mod reconcile;
 mod refusal;
 mod rollout;
+mod sizing;
 pub mod status;
 mod sweep;
 mod validate;
@@ -35,9 +36,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Context, Races, SecretCache, Unbound},
+    context::{ConfigMapCache, Context, Races, SecretCache, Unbound},
     controller::complaints::Absences,
     metrics::Metrics,
+    recent::Recent,
     tasks::{self, Tasks},
     turns::Turns,
     watches::{self, Trigger, Triggers},
@@ -86,6 +88,8 @@ pub async fn run(
         client,
         stores,
         secrets: SecretCache::default(),
+        config_maps: ConfigMapCache::default(),
+        recent: Recent::default(),
         written: Written::default(),
         unbound: Unbound::default(),
         absences: Absences::default(),

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod names;
 pub mod prerequisites;
 pub mod readiness;
+pub mod recent;
 pub mod rights;
 pub mod tasks;
 pub mod telemetry;

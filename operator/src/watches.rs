@@ -1,5 +1,7 @@
-//! What the operator keeps in memory of the API server: one watch per kind, of our own objects only, and who is to be
-//! looked at when something changes.
+//! What the operator keeps in memory of the API server: one watch per kind, of our own objects and of the pods that mount
+//! Datasets, and who is to be looked at when something changes.
+
+mod slim;
 
 use std::{collections::HashMap, fmt::Debug, hash::Hash, sync::Arc};
 
@@ -40,6 +42,8 @@ pub struct Stores {
     pub claims: Store<PersistentVolumeClaim>,
     pub volumes: Store<PersistentVolume>,
     pub pods: Store<Pod>,
+    /// Pods that mount claims and have not ended, without all else.
+    pub users: Store<Pod>,
     pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
     pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
 }
@@ -68,8 +72,10 @@ pub fn start(client: &Client, namespace: Option<&str>, tasks: &mut Tasks, failed
     let mut starter = Starter { client, namespace, sender, failed, tasks };
     let datasets = starter.own::<Dataset>(of_dataset);
     let others = datasets.clone();
-    let runtimes = starter.own::<CacheRuntime>(move |r| of_runtime(r, &others));
+    let runtimes = starter.runtimes(move |r| of_runtime(r, &others));
+    let (of_claims, elastic) = (datasets.clone(), runtimes.clone());
     let stores = Stores {
+        users: starter.users(move |pod| of_user(pod, &of_claims, &elastic)),
         statefulsets: starter.labelled(of_labelled),
         services: starter.labelled(of_labelled),
         config_maps: starter.labelled(of_labelled),
@@ -96,6 +102,7 @@ pub async fn filled(stores: &Stores) {
         stores.claims.wait_until_ready(),
         stores.volumes.wait_until_ready(),
         stores.pods.wait_until_ready(),
+        stores.users.wait_until_ready(),
         stores.accounts.wait_until_ready(),
         stores.budgets.wait_until_ready(),
     );
@@ -120,6 +127,30 @@ fn of_runtime(runtime: &CacheRuntime, datasets: &Store<Dataset>) -> Vec<Trigger>
     let related = related(datasets, &runtime.namespace().unwrap_or_default(), &runtime.name_any());
     let related = related.iter().map(|d| Trigger::Dataset(ObjectRef::from_obj(d.as_ref())));
     related.chain([Trigger::Runtime(ObjectRef::from_obj(runtime))]).collect()
+}
+
+/// A pod that mounts a Dataset may wake its workers, and one that goes may let them sleep.
+fn of_user(pod: &Pod, datasets: &Store<Dataset>, runtimes: &Store<CacheRuntime>) -> Vec<Trigger> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let is_elastic = |dataset: &Dataset| {
+        let runtime = get(runtimes, &namespace, dataset.runtime_name());
+        runtime.is_some_and(|runtime| runtime.spec.autoscaling.is_some())
+    };
+    let mounted = claims(pod).filter_map(|claim| get(datasets, &namespace, claim)).filter(|d| is_elastic(d));
+    mounted.map(|dataset| Trigger::Dataset(ObjectRef::from_obj(dataset.as_ref()))).collect()
+}
+
+/// Names of the claims that a pod mounts.
+fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
+}
+
+/// Pods that mount the claim and have not ended.
+pub fn users(users: &Store<Pod>, namespace: &str, claim: &str) -> Vec<Arc<Pod>> {
+    users.state_filter(|pod| {
+        pod.metadata.namespace.as_deref() == Some(namespace) && claims(pod).any(|mounted| mounted == claim)
+    })
 }
 
 fn of_labelled<K: ResourceExt>(object: &K) -> Vec<Trigger> {
@@ -155,25 +186,38 @@ impl Starter<'_> {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Watched,
     {
-        self.watch(self.api(), watcher::Config::default(), triggers)
+        self.watch(self.api(), watcher::Config::default(), slim::managed_fields, triggers)
+    }
+
+    fn runtimes(
+        &mut self,
+        triggers: impl FnMut(&CacheRuntime) -> Vec<Trigger> + Send + 'static,
+    ) -> Store<CacheRuntime> {
+        self.watch(self.api(), watcher::Config::default(), slim::runtime, triggers)
+    }
+
+    fn users(&mut self, triggers: impl FnMut(&Pod) -> Vec<Trigger> + Send + 'static) -> Store<Pod> {
+        let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+        self.watch(self.api(), config, slim::user, triggers)
     }
 
     fn labelled<K>(&mut self, triggers: impl FnMut(&K) -> Vec<Trigger> + Send + 'static) -> Store<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Watched,
     {
-        self.watch(self.api(), watcher::Config::default().labels(SELECTOR), triggers)
+        self.watch(self.api(), watcher::Config::default().labels(SELECTOR), slim::managed_fields, triggers)
     }
 
     fn volumes(&mut self) -> Store<PersistentVolume> {
         let api = Api::all(self.client.clone());
-        self.watch(api, watcher::Config::default().labels(SELECTOR), of_labelled)
+        self.watch(api, watcher::Config::default().labels(SELECTOR), slim::managed_fields, of_labelled)
     }
 
     fn watch<K>(
         &mut self,
         api: Api<K>,
         config: watcher::Config,
+        slim: fn(&mut K),
         triggers: impl FnMut(&K) -> Vec<Trigger> + Send + 'static,
     ) -> Store<K>
     where
@@ -190,11 +234,6 @@ impl Starter<'_> {
 /// What every watched kind can do.
 trait Watched: Clone + DeserializeOwned + Debug + Send + Sync + Unpin + 'static {}
 impl<K: Clone + DeserializeOwned + Debug + Send + Sync + Unpin + 'static> Watched for K {}
-
-/// Managed fields are about half of an object, and nobody here reads them.
-fn slim<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-}
 
 async fn forward<K>(
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,

@@ -19,6 +19,8 @@ pub enum ConditionType {
     TiersHealthy,
     /// CacheRuntime: all workers run as specified.
     Updated,
+    /// CacheRuntime: `spec.autoscaling` moves the size.
+    ScalingActive,
 }
 
 /// The `reason` of a condition, also of the Event on its transition.
@@ -37,6 +39,12 @@ pub enum Reason {
     ReadaheadKept,
     /// All workers run as specified.
     UpToDate,
+    /// `spec.autoscaling` moves the size.
+    ScalingActive,
+    /// Someone ordered a size, which holds until a schedule is due.
+    Ordered,
+    /// What metrics need is not known: the size stays.
+    NoData,
 
     // Something is missing that someone may still bring.
     /// No CacheRuntime of the name.
@@ -99,6 +107,10 @@ pub enum Reason {
     UpdateStopped,
     /// Workers are updated when their pods are deleted.
     WaitingForDeletion,
+
+    // Autoscaling.
+    /// Another autoscaler sets `spec.replicas` beside `spec.autoscaling`.
+    Contended,
 
     // UFS.
     /// The UFS refuses the credentials.

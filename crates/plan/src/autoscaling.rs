@@ -70,8 +70,8 @@ pub fn decide(scene: &Scene<'_>) -> Decision {
     let is_new = order.as_ref().is_some_and(|order| order.time.0 == scene.now);
     // Where no schedule ends it, an order is where metrics go on from.
     let scene = &Scene { current: if is_new { Some(scene.replicas) } else { scene.current }, ..*scene };
-    let holding =
-        order.as_ref().filter(|order| !next.is_empty() && due.as_ref().is_none_or(|due| due.time <= order.time));
+    let is_scheduled = due.is_some() || !next.is_empty();
+    let holding = order.as_ref().filter(|order| is_scheduled && due.as_ref().is_none_or(|due| due.time <= order.time));
     let wishes = wish::wishes(scene);
     let wish = wishes.iter().filter_map(|metric| metric.wish).max();
     let idle_since = idle_since(scene);
@@ -79,7 +79,7 @@ pub fn decide(scene: &Scene<'_>) -> Decision {
         Some(order) => Size {
             replicas: order.replicas,
             reason: SizeReason::Ordered,
-            message: format!("{} were ordered{}, until a schedule is due", workers(order.replicas), by(order)),
+            message: format!("{} ordered{}, until a schedule is due", workers(order.replicas), by(order)),
         },
         None => automatic(scene, due.as_ref(), wish, &wishes, idle_since.as_ref()),
     };
@@ -215,8 +215,8 @@ fn idle_since(scene: &Scene<'_>) -> Option<Time> {
     let sleeps = scene.current == Some(0);
     match scene.measured.unused_for {
         Some(unused) => {
-            let last = Time(scene.now - unused);
-            Some(kept.filter(|kept| kept.0 >= last.0).unwrap_or(last))
+            let last = scene.now - unused;
+            Some(Time(kept.map_or(scene.now, |kept| kept.0.max(last))))
         }
         None if sleeps => kept.or(Some(Time(scene.now))),
         None => None,

@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 use penstock_api::{CacheRuntime, Dataset, names::LABEL_DATASET};
-use penstock_plan::{Names, names::persistent_volume};
+use penstock_plan::{Names, autoscaling::CalendarTexts, names::persistent_volume};
 use penstock_wire::{
     Credential,
     config::{CLIENT_KEY_FILE, PEER_KEY_FILE},
@@ -33,6 +33,8 @@ use crate::{
 pub enum Error {
     #[error("failed to read Secret {name}: {source}")]
     Secret { name: String, source: kube::Error },
+    #[error("failed to read ConfigMap {name}: {source}")]
+    ConfigMap { name: String, source: kube::Error },
     /// The watch is behind what was written; the next event brings it.
     #[error("{kind} {name} is not in the watch yet")]
     Lagging { kind: String, name: String },
@@ -57,9 +59,15 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     (own.worker_secret, own.client_secret) = (worker_secret, client_secret);
     let keys = keys(&own);
     let fleet = keys.peer.clone().map(|peer_key| Fleet { dataset: names.id(), peer_key });
-    let (workers, events) =
-        tokio::join!(workers(ctx, &own, fleet.as_ref()), complaints::read(ctx, &own, Timestamp::now()));
-    Ok(Seen { runtime, rivals, secrets, own, keys, workers, events })
+    let (workers, events, calendars) = tokio::join!(
+        workers(ctx, &own, fleet.as_ref()),
+        complaints::read(ctx, &own, Timestamp::now()),
+        calendars(ctx, runtime.as_deref(), names)
+    );
+    let is_elastic = runtime.as_ref().is_some_and(|runtime| runtime.spec.autoscaling.is_some());
+    let users =
+        if is_elastic { watches::users(&ctx.stores.users, &names.namespace, &names.dataset) } else { Vec::new() };
+    Ok(Seen { runtime, rivals, secrets, own, keys, workers, users, calendars: calendars?, events })
 }
 
 /// Reads what is watched; no request is made.
@@ -150,6 +158,19 @@ async fn named_secrets(
 async fn read_secret(ctx: &Context, names: &Names, name: &str) -> Result<Option<Arc<Secret>>, Error> {
     let found = Box::pin(ctx.secrets.get(&ctx.client, &names.namespace, name)).await;
     found.map_err(|source| Error::Secret { name: name.to_owned(), source })
+}
+
+/// The texts of the runtime's calendars that are in ConfigMaps; those that are not there are absent.
+async fn calendars(ctx: &Context, runtime: Option<&CacheRuntime>, names: &Names) -> Result<CalendarTexts, Error> {
+    let calendars = runtime.iter().flat_map(|runtime| &runtime.spec.autoscaling).flat_map(|spec| &spec.calendars);
+    let mut texts = CalendarTexts::new();
+    for key in calendars.filter_map(|calendar| calendar.config_map.as_ref()) {
+        let found = Box::pin(ctx.config_maps.get(&ctx.client, &names.namespace, &key.name)).await;
+        let found = found.map_err(|source| Error::ConfigMap { name: key.name.clone(), source })?;
+        let text = found.as_ref().and_then(|map| map.data.as_ref()?.get(&key.key));
+        texts.extend(text.map(|text| (key.clone(), text.clone())));
+    }
+    Ok(texts)
 }
 
 /// The client key is taken from the mounts' Secret first: mounts hold it.

@@ -9,6 +9,7 @@ use penstock_api::{Reason, human_bytes};
 use penstock_plan::scaling::Step;
 use tokio::sync::mpsc;
 
+use super::sizing::Sizing;
 use crate::tasks::Tasks;
 
 /// Type, reason, and what to tell.
@@ -81,6 +82,22 @@ pub(super) fn scaling(was_draining: bool, wanted: u32, step: &Step) -> Option<Ne
             news(EventType::Warning, "DrainTimedOut", note)
         }
     }
+}
+
+/// What is worth an Event about why there shall be another number of workers.
+pub(super) fn sizing(sizing: &Sizing) -> Option<News> {
+    let (before, now) = (sizing.before?, sizing.decision.replicas);
+    let why = sizing.decision.status.message.as_deref().unwrap_or_default();
+    (before != now).then(|| (EventType::Normal, "Resized".to_owned(), format!("from {before} workers to {now}: {why}")))
+}
+
+/// For a pod that mounts a Dataset whose workers were let go.
+pub(super) fn waking(dataset: &str) -> News {
+    let note = format!(
+        "it waits for the workers of Dataset '{dataset}', which were let go while nobody used it and are being started; \
+         reads wait for them"
+    );
+    (EventType::Normal, "WakingWorkers".to_owned(), note)
 }
 
 /// Publishes in the background, one at a time: an Event must not delay what it tells of, and one that is lost, as in a

@@ -12,6 +12,7 @@ use penstock_api::{
     CacheRuntime, Dataset,
     names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY},
 };
+use penstock_plan::autoscaling::CalendarTexts;
 use penstock_wire::{Credential, config::WIRE_PORT, message::Stats};
 
 /// Everything that a pass over one Dataset decides from.
@@ -27,6 +28,10 @@ pub(super) struct Seen {
     pub keys: KnownKeys,
     /// Worker pods, by ordinal.
     pub workers: Vec<Worker>,
+    /// Pods that mount the Dataset and have not ended; looked for only where the runtime scales by itself.
+    pub users: Vec<Arc<Pod>>,
+    /// Calendars of the runtime that are in ConfigMaps.
+    pub calendars: CalendarTexts,
     /// Warnings about what does not come up.
     pub events: Vec<Event>,
 }

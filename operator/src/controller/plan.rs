@@ -98,12 +98,12 @@ pub(super) fn plan(
     let keys = known_or_new(&seen.keys)?;
     let config = config::worker_config(&pair.dataset, &pair.runtime, |index, _| config::tier_dir(index));
     let revision = update::revision(dataset, runtime, &pair.runtime);
-    let rollout = rollout(runtime, &revision, seen, moment, turn);
+    let rollout = rollout(runtime, pair.runtime.replicas, &revision, seen, moment, turn);
     let keeps_tiers = update::outlives_pods(&runtime.spec);
     let leaving = if keeps_tiers {
         Vec::new()
     } else {
-        rollout::leaving(&seen.workers, &rollout, runtime.spec.replicas, moment.now)
+        rollout::leaving(&seen.workers, &rollout, pair.runtime.replicas, moment.now)
     };
     let scaling = scaling(pair, seen, &leaving, moment.now);
     Ok(Plan::Serve(Box::new(Serve {
@@ -119,12 +119,12 @@ pub(super) fn plan(
 
 fn rollout(
     runtime: &CacheRuntime,
+    wanted: u32,
     revision: &str,
     seen: &Seen,
     moment: Moment<'_>,
     turn: impl FnOnce(&CacheRuntime, bool) -> bool,
 ) -> Rollout {
-    let wanted = runtime.spec.replicas;
     let pods = rollout::pods(&seen.workers, wanted, members(seen).epoch, revision, moment.now);
     let pinned = rollout::pinned(runtime, &seen.own);
     let scene = update::Scene {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{ResourceExt, runtime::controller::Action};
+use kube::{Resource, ResourceExt, runtime::controller::Action};
 use penstock_api::{CacheRuntime, Dataset, Reason};
 use penstock_plan::Names;
 use penstock_wire::{CredentialError, message::MountHealth};
@@ -13,9 +13,10 @@ use strum::IntoStaticStr;
 use super::{
     apply::{self, Applied},
     build::{self, Blueprint},
-    deletion, dereference,
+    deletion, dereference, events,
     observed::{Observed, Seen},
     plan::{self, Moment, Plan, Serve, Stage},
+    sizing::{self, Sizing},
     status::{self, View},
     validate::{self, Validated},
 };
@@ -79,7 +80,10 @@ pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Resul
         return serve(&dataset, &names, &ctx).await;
     }
     match deletion::delete(&dataset, &names, &ctx).await? {
-        deletion::Progress::Done => Ok(Action::await_change()),
+        deletion::Progress::Done => {
+            ctx.recent.forget(&dataset.uid().unwrap_or_default());
+            Ok(Action::await_change())
+        }
         // The pods that use it are served on, as far as the namespace lets.
         deletion::Progress::ClaimRemains => match serve(&dataset, &names, &ctx).await {
             Err(Error::Apply(error)) if error.is_terminating() => Ok(Action::requeue(MENDED)),
@@ -93,15 +97,18 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     let seen = dereference::dereference(dataset, names, ctx).await?;
 
     // 2. Validate.
-    let validated = validate::validate(dataset, &seen);
+    let mut validated = validate::validate(dataset, &seen);
 
-    // 3. Plan.
+    // 3. Size: how many workers there shall be.
     let moment =
         Moment { now: Timestamp::now(), default_image: &ctx.worker_image, others_wait: !ctx.unbound.is_empty() };
+    let sizing = size(dataset, &mut validated, &seen, ctx, moment.now);
+
+    // 4. Plan.
     let turn = |runtime: &CacheRuntime, wants| ctx.turns.turn(runtime, wants, &ctx.stores.runtimes);
     let plan = plan::plan(dataset, &validated, &seen, moment, turn)?;
 
-    // 4. Build and 5. apply: the API server and the workers are told.
+    // 5. Build and 6. apply: the API server and the workers are told.
     let applied = match &plan {
         Plan::Retire => {
             deletion::of_runtime(names, &seen.own, ctx).await?;
@@ -114,7 +121,7 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         return Ok(Action::requeue(rest));
     }
 
-    // 6. Status: users are told.
+    // 7. Status: users are told.
     let workers = plan::workers(&seen.workers);
     let trouble = status::trouble(&seen.own.pods, &seen.events);
     let view = View {
@@ -124,6 +131,7 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         valid_runtime: validated.pair.as_ref().ok().map(|pair| &pair.runtime),
         problem: validated.pair.as_ref().err().or(applied.refusal.as_ref()),
         bound: applied.bound,
+        sizing: sizing.as_ref(),
         scaling: plan.scaling(),
         rollout: plan.rollout(),
         workers: &workers,
@@ -133,7 +141,25 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         in_use: is_in_use(&seen.own, moment.now),
     };
     status::publish(&view, ctx).await?;
+    wake_up_calls(&view, &seen, ctx);
     Ok(Action::requeue(pause(&view)))
+}
+
+/// The size takes the place of `spec.replicas` in all that follows.
+fn size(dataset: &Dataset, validated: &mut Validated, seen: &Seen, ctx: &Context, now: Timestamp) -> Option<Sizing> {
+    let (Some(runtime), Ok(pair)) = (&validated.runtime, &mut validated.pair) else { return None };
+    let sizing = sizing::size(dataset, runtime, &pair.runtime, seen, &ctx.recent, now)?;
+    pair.runtime.replicas = sizing.decision.replicas;
+    Some(sizing)
+}
+
+/// Pods that mount what slept are told what they wait for.
+fn wake_up_calls(view: &View<'_>, seen: &Seen, ctx: &Context) {
+    if view.sizing.is_some_and(Sizing::wakes) {
+        for pod in &seen.users {
+            ctx.recorder.publish(&pod.object_ref(&()), [events::waking(&view.names.dataset)]);
+        }
+    }
 }
 
 async fn set_up(
@@ -207,7 +233,8 @@ fn pause(view: &View<'_>) -> Duration {
     let draining = view.scaling.is_some_and(|s| !s.draining.is_empty());
     // Why pods do not come up is not watched.
     let incomplete = view.scaling.is_some_and(|s| (view.workers.len() as u32) < s.replicas) || view.trouble.is_some();
-    if behind || draining || is_new {
+    let by_the_clock = view.sizing.and_then(|sizing| sizing.decision.look_again).unwrap_or(QUIET);
+    let pause = if behind || draining || is_new {
         MOVING
     } else if view.problem.is_some() || troubled || incomplete || updating || view.is_deleting() {
         MENDED
@@ -215,7 +242,8 @@ fn pause(view: &View<'_>) -> Duration {
         QUIET
     } else {
         NUMBERS
-    }
+    };
+    pause.min(by_the_clock)
 }
 
 #[cfg(test)]

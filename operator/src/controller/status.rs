@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
     MountStatus, Reason, TierStatus, UpdateStatus,
+    autoscaling::AutoscalingStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
@@ -21,6 +22,7 @@ use penstock_plan::{
 };
 use penstock_wire::message::{MountHealth, Stats};
 
+use super::sizing::Sizing;
 use crate::names::selector_text;
 
 pub(super) use publish::{publish, publish_runtime};
@@ -39,6 +41,8 @@ pub struct View<'a> {
     pub problem: Option<&'a Invalid>,
     /// Volume and configuration stand.
     pub bound: bool,
+    /// The size, where `spec.autoscaling` decides it.
+    pub sizing: Option<&'a Sizing>,
     pub scaling: Option<&'a Scaling>,
     pub rollout: Option<&'a Rollout>,
     pub workers: &'a [WorkerSeen],
@@ -62,7 +66,8 @@ impl View<'_> {
     }
 
     fn wanted(&self) -> u32 {
-        self.runtime.map_or(0, |r| r.spec.replicas)
+        let written = self.runtime.map_or(0, |r| r.spec.replicas);
+        self.valid_runtime.map_or(written, |valid| valid.replicas)
     }
 
     /// Whether the Dataset was ready when it was looked at before.
@@ -152,6 +157,7 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
     let generation = runtime.metadata.generation;
     let findings =
         [findings::all_ready(view), findings::some_ready(view), findings::tiers(view), findings::updated(view)];
+    let findings: Vec<_> = findings.into_iter().chain(findings::scaling_active(view)).collect();
     let (ready, wanted) = (view.ready(), view.wanted());
     let phase = match view.problem {
         Some(problem) if !problem.is_missing() => CacheRuntimePhase::Failed,
@@ -167,6 +173,7 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         replicas: view.workers.len() as u32,
         ready_replicas: ready,
         desired_replicas: wanted,
+        autoscaling: autoscaling(view, old.autoscaling),
         updated_replicas: view.rollout.map_or(old.updated_replicas, |rollout| rollout.updated),
         worker_image: view.rollout.map_or(old.worker_image, |rollout| Some(rollout.image.clone())),
         update: view.rollout.and_then(|rollout| update(view, rollout)),
@@ -180,6 +187,12 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         ..CacheRuntimeStatus::default()
     };
     Some(status.with_derived())
+}
+
+/// While nothing can be decided, what is kept for the next decision stands.
+fn autoscaling(view: &View<'_>, old: Option<AutoscalingStatus>) -> Option<AutoscalingStatus> {
+    let is_wanted = view.runtime.is_some_and(|runtime| runtime.spec.autoscaling.is_some());
+    view.sizing.map(|sizing| sizing.decision.status.clone()).or(old.filter(|_| is_wanted))
 }
 
 fn update(view: &View<'_>, rollout: &Rollout) -> Option<UpdateStatus> {

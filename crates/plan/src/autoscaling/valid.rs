@@ -84,6 +84,13 @@ impl ValidAutoscaling {
     }
 }
 
+impl ValidAutoscaling {
+    /// Whether it moves nothing by itself.
+    pub fn is_idle(&self) -> bool {
+        self.schedules.is_empty() && self.metrics.is_empty() && self.idle.is_none()
+    }
+}
+
 fn invalid(message: impl Into<String>) -> Invalid {
     Invalid::new(Reason::InvalidSpec, message)
 }

@@ -1,6 +1,8 @@
 //! One finding per condition type.
 
-use penstock_api::{ConditionType, Quota, Reason, condition::Finding, human_bytes, names::ATTRIBUTE_READAHEAD};
+use penstock_api::{
+    ConditionType, Quota, Reason, autoscaling::SizeReason, condition::Finding, human_bytes, names::ATTRIBUTE_READAHEAD,
+};
 use penstock_plan::{
     rollout::{self, Rollout},
     scaling::Step,
@@ -163,6 +165,36 @@ pub(super) fn some_ready(view: &View<'_>) -> Finding {
     }
 }
 
+/// Whether `spec.autoscaling` moves the size; nothing where there is none.
+pub(super) fn scaling_active(view: &View<'_>) -> Option<Finding> {
+    let kind = ConditionType::ScalingActive;
+    let sizing = view.sizing?;
+    let status = &sizing.decision.status;
+    if let Some(problem) = sizing.problems.first() {
+        let more = sizing.problems.len() - 1;
+        let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        return Some(finding(
+            kind,
+            Some(false),
+            problem.reason,
+            format!("{}{others}; the rest goes on", problem.message),
+        ));
+    }
+    if let Some(contender) = &sizing.contender {
+        let message = format!(
+            "'{contender}' sets spec.replicas through the scale subresource, as another autoscaler does, beside \
+             spec.autoscaling; remove one of the two; each change of it is an order until a schedule is due"
+        );
+        return Some(finding(kind, Some(false), Reason::Contended, message));
+    }
+    let reason = match status.reason {
+        Some(SizeReason::Ordered) => Reason::Ordered,
+        Some(SizeReason::NoData) => Reason::NoData,
+        _ => Reason::ScalingActive,
+    };
+    Some(finding(kind, Some(true), reason, status.message.clone().unwrap_or_default()))
+}
+
 /// Which quotas ask for more than the nodes have.
 fn too_large(view: &View<'_>, trouble: &PodTrouble) -> Option<String> {
     let runtime = view.valid_runtime?;
@@ -182,8 +214,9 @@ fn too_large(view: &View<'_>, trouble: &PodTrouble) -> Option<String> {
 fn not_serving(kind: ConditionType, view: &View<'_>) -> Finding {
     let (ready, wanted) = (view.ready(), view.wanted());
     if wanted == 0 {
+        let why = view.sizing.and_then(|sizing| sizing.decision.status.message.clone());
         let message = "spec.replicas of the CacheRuntime is 0; raise it to have the Dataset served";
-        return finding(kind, Some(false), Reason::NoWorkers, message);
+        return finding(kind, Some(false), Reason::NoWorkers, why.unwrap_or_else(|| message.to_owned()));
     }
     match view.trouble {
         Some(trouble) => {

@@ -32,7 +32,8 @@ async fn of_pair(view: &View<'_>, ctx: &Context) -> Result<(), Error> {
     let Some(new) = super::runtime(view, Timestamp::now()) else { return Ok(()) };
     let step = view.scaling.filter(|_| view.problem.is_none()).map(|scaling| &scaling.step);
     let was_draining = runtime.status.as_ref().is_some_and(|status| !status.draining.is_empty());
-    let news = step.and_then(|step| events::scaling(was_draining, runtime.spec.replicas, step));
+    let news = step.and_then(|step| events::scaling(was_draining, view.wanted(), step));
+    let news = view.sizing.and_then(events::sizing).into_iter().chain(news);
     ctx.recorder.publish(&runtime.object_ref(&()), news);
     publish_runtime(runtime, &new, ctx).await
 }

@@ -120,6 +120,7 @@ impl Scene {
             valid_runtime: valid.as_ref(),
             problem: self.problem.as_ref(),
             bound: self.bound,
+            sizing: None,
             scaling: self.scaling.as_ref(),
             rollout: self.rollout.as_ref(),
             workers: &self.workers,
