@@ -3,18 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_model::{Entry, Kind};
+use penstock_model::Attr;
 use penstock_wire::message::Failure;
 use tokio::time::{Instant, sleep};
 
-use crate::{members::Members, metadata::Catalog};
+use crate::{members::Members, metadata::Catalog, walk};
 
 const TICK: Duration = Duration::from_secs(2);
 /// Between walks that succeed, at least; a static Dataset is walked once per configuration.
 const INTERVAL: Duration = Duration::from_mins(10);
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
-/// Entries asked for at once.
-const PAGE: u32 = 8000;
 /// Between two directories, so that a walk is never what a UFS notices.
 const BREATH: Duration = Duration::from_millis(2);
 
@@ -68,7 +66,11 @@ async fn walk(catalog: &Catalog, members: &Members) -> Result<Count, Failure> {
     let mut count = Count::default();
     let mut directories = vec![Vec::new()];
     while let Some(directory) = directories.pop() {
-        match walk_directory(catalog, members, &directory, &mut count).await {
+        let mut add = |_, attr: Attr| {
+            count.bytes += attr.size;
+            count.files += 1;
+        };
+        match walk::directory(catalog, members, &directory, &mut add).await {
             Ok(below) => directories.extend(below),
             // Removed meanwhile, or an empty bucket.
             Err(Failure::NotFound | Failure::NotADirectory) => {}
@@ -77,35 +79,4 @@ async fn walk(catalog: &Catalog, members: &Members) -> Result<Count, Failure> {
         sleep(BREATH).await;
     }
     Ok(count)
-}
-
-/// Counts the files of one directory; the directories in it.
-async fn walk_directory(
-    catalog: &Catalog,
-    members: &Members,
-    directory: &[u8],
-    count: &mut Count,
-) -> Result<Vec<Vec<u8>>, Failure> {
-    let (mut below, mut after) = (Vec::new(), None);
-    loop {
-        let (entries, more) = match members.ask_listing(directory, after.as_deref(), PAGE).await {
-            Some(page) => page,
-            None => catalog.list(directory, after.as_deref(), PAGE).await?.value,
-        };
-        after = entries.last().map(Entry::listing_key);
-        for Entry { name, attr } in entries {
-            match attr.kind {
-                Kind::File => {
-                    count.bytes += attr.size;
-                    count.files += 1;
-                }
-                Kind::Directory if directory.is_empty() => below.push(name),
-                Kind::Directory => below.push([directory, b"/", &name].concat()),
-                Kind::Symlink => {}
-            }
-        }
-        if !more || after.is_none() {
-            return Ok(below);
-        }
-    }
 }

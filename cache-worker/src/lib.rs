@@ -10,6 +10,7 @@ mod fill;
 mod handover;
 mod heat;
 mod http;
+mod load;
 mod locals;
 mod members;
 mod memory;
@@ -20,6 +21,8 @@ mod pins;
 mod readers;
 mod run;
 mod source;
+mod throttle;
+mod walk;
 mod worker;
 
 pub use config::{ConfigError, Loaded, load};

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use penstock_wire::message::{Asked, Request};
@@ -32,6 +32,12 @@ impl Readers {
         if matches!(request, Stat { .. } | List { .. } | ReadLink { .. } | Read { .. } | OpenLocal { .. }) {
             self.last.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a mount asked for something within the time `lately`.
+    pub(crate) fn are_about(&self, lately: Duration) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        last > 0 && self.started.elapsed().saturating_sub(Duration::from_millis(last)) < lately
     }
 
     pub(crate) fn served(&self, bytes: u64, is_hit: bool) {

@@ -26,6 +26,7 @@ use crate::{
     fill::{Fills, Upstream, locate},
     handover::Drains,
     heat::Heat,
+    load::{self, Loads},
     locals::Locals,
     members::Members,
     memory,
@@ -50,7 +51,8 @@ pub(crate) struct Worker {
     pub(crate) census: Census,
     pub(crate) changes: Arc<Changes>,
     heat: Heat,
-    readers: Readers,
+    readers: Arc<Readers>,
+    loads: Loads,
     locals: Arc<Locals>,
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
@@ -65,6 +67,14 @@ impl Worker {
         let catalogs = Catalogs::new(catalog(loaded, &HashMap::new(), &metrics, &changes));
         let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone() };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
+        let readers = Arc::new(Readers::new(metrics.clone()));
+        let loads = Loads::new(load::Parts {
+            store: store.clone(),
+            fills: fills.clone(),
+            members: members.clone(),
+            catalogs: catalogs.clone(),
+            readers: readers.clone(),
+        });
         Self {
             locals: Arc::new(Locals::new(store.clone(), fills.clone(), members.clone(), metrics.clone())),
             fills,
@@ -76,7 +86,8 @@ impl Worker {
             census: Census::default(),
             changes,
             heat: Heat::new(Instant::now()),
-            readers: Readers::new(metrics.clone()),
+            loads,
+            readers,
             store,
             members,
             metrics,
@@ -167,6 +178,10 @@ impl Worker {
             }
             Request::Push { object, offset, data } => {
                 self.keep(object, offset, data).await?;
+                Response::Done.into()
+            }
+            Request::SetLoads(orders) => {
+                self.loads.set(orders);
                 Response::Done.into()
             }
             Request::Forget { path } => {
@@ -331,6 +346,7 @@ impl Worker {
             ufs_files: count.map(|count| count.files),
             handover: self.drains.progress(),
             asked: self.readers.counted(),
+            loads: self.loads.progress(),
         }
     }
 }
@@ -370,6 +386,7 @@ fn operation(request: &Request) -> &'static str {
         Request::Drain => "drain",
         Request::Push { .. } => "push",
         Request::Forget { .. } => "forget",
+        Request::SetLoads(_) => "set_loads",
     }
 }
 

@@ -20,6 +20,8 @@ use tokio::time::sleep;
 #[path = "common/readers.rs"]
 mod readers;
 
+#[path = "fleet/load.rs"]
+mod load;
 #[path = "fleet/metadata.rs"]
 mod metadata;
 

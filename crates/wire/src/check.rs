@@ -1,6 +1,6 @@
 //! What a worker refuses before it looks at its store: pure rules on requests.
 
-use crate::message::{Failure, MAX_READ, Request, Role};
+use crate::message::{Failure, LoadOrder, LoadTarget, MAX_READ, MAX_TARGETS, Request, Role};
 use penstock_model::{EXTENT, Object, PAGE, Path};
 
 /// Refuses what the role may not ask and what breaks the vocabulary's own rules.
@@ -28,6 +28,7 @@ pub(crate) fn check(role: Role, request: &Request) -> Result<(), Failure> {
                 "pushed bytes must be whole pages",
             )
         }
+        Request::SetLoads(orders) => check_loads(orders),
         Request::Describe | Request::Changes { .. } | Request::SetMembers(_) | Request::Stats | Request::Drain => {
             Ok(())
         }
@@ -43,10 +44,23 @@ fn open_to_clients(request: &Request) -> bool {
         | Request::ReadLink { .. }
         | Request::Read { .. }
         | Request::OpenLocal { .. } => true,
-        Request::SetMembers(_) | Request::Stats | Request::Drain | Request::Push { .. } | Request::Forget { .. } => {
-            false
-        }
+        Request::SetMembers(_)
+        | Request::Stats
+        | Request::Drain
+        | Request::Push { .. }
+        | Request::Forget { .. }
+        | Request::SetLoads(_) => false,
     }
+}
+
+fn check_loads(orders: &[LoadOrder]) -> Result<(), Failure> {
+    let targets = || orders.iter().flat_map(|order| &order.targets);
+    require(targets().count() <= MAX_TARGETS, "loads have at most 20000 targets together")?;
+    let mut paths = targets().filter_map(|target| match target {
+        LoadTarget::Path(path) => Some(path),
+        LoadTarget::Glob(_) => None,
+    });
+    paths.try_for_each(check_path)
 }
 
 fn check_path(path: &Path) -> Result<(), Failure> {

@@ -14,6 +14,8 @@ use penstock_placement::MemberList;
 
 /// The most a single [`Request::Read`] may ask for: it never crosses an extent.
 pub const MAX_READ: u64 = EXTENT;
+/// Targets that all loads of a worker may have together.
+pub const MAX_TARGETS: usize = 20_000;
 
 /// How the reader goes through the object; decides how much a miss fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -134,6 +136,10 @@ pub enum Request {
         #[cbor(n(0), with = "minicbor::bytes")]
         path: Path,
     },
+    /// Peer only: the loads to work on from now on, all of them; what is not among them ends. Idempotent; progress in
+    /// [`Stats::loads`].
+    #[n(12)]
+    SetLoads(#[n(0)] Vec<LoadOrder>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -290,6 +296,84 @@ pub struct Stats {
     #[n(13)]
     #[cbor(default)]
     pub asked: Asked,
+    /// The loads that this worker has been told, as far as they are.
+    #[n(14)]
+    #[cbor(default)]
+    pub loads: Vec<LoadProgress>,
+}
+
+/// Part of a Dataset to be loaded or evicted. Every worker is told the same, and does the part that it owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LoadOrder {
+    /// Tells one run of a load from all others.
+    #[n(0)]
+    pub id: String,
+    #[n(1)]
+    pub targets: Vec<LoadTarget>,
+    /// Out of the cache instead of into it.
+    #[n(2)]
+    pub evict: bool,
+    /// Names and sizes are asked of the UFS anew.
+    #[n(3)]
+    pub load_metadata: bool,
+    /// The most bytes per second that this worker fetches for it.
+    #[n(4)]
+    pub bandwidth: Option<u64>,
+    /// It goes on looking for changes after it is done.
+    #[n(5)]
+    pub follow: bool,
+}
+
+/// What of a Dataset; without any it is all.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LoadTarget {
+    /// A file, or a directory and all below it; without leading and trailing slash.
+    #[n(0)]
+    Path(#[cbor(n(0), with = "minicbor::bytes")] Path),
+    /// Files whose paths match; without leading slash.
+    #[n(1)]
+    Glob(#[n(0)] String),
+}
+
+/// How far a worker is with its part of a load. Sums over workers are those of the load: each extent is its owner's, and
+/// each file is that of its first extent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LoadProgress {
+    #[n(0)]
+    pub id: String,
+    /// Number of the member list that the part is by.
+    #[n(1)]
+    pub epoch: u64,
+    #[n(2)]
+    pub state: LoadState,
+    #[n(3)]
+    pub files: u64,
+    #[n(4)]
+    pub bytes: u64,
+    /// Bytes dealt with.
+    #[n(5)]
+    pub done_bytes: u64,
+    /// Bytes of the part that are in the store, as last counted.
+    #[n(6)]
+    pub cached_bytes: u64,
+    #[n(7)]
+    pub failed_files: u64,
+    /// The first ten that failed: path and reason.
+    #[n(8)]
+    pub failures: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum LoadState {
+    /// Counting files.
+    #[default]
+    #[n(0)]
+    Listing,
+    #[n(1)]
+    Running,
+    #[n(2)]
+    Done,
 }
 
 /// What mounts asked of a worker since it started; what peers ask for them is not counted twice.

@@ -90,6 +90,7 @@ fn stats() -> Stats {
         ufs_total_bytes: Some(10),
         ufs_files: None,
         handover: Handover { running: true, finished_epoch: 2, moved_bytes: 11, left_bytes: 12 },
+        ..Stats::default()
     }
 }
 
