@@ -8,6 +8,7 @@ pub mod complaints;
 mod deletion;
 mod dereference;
 pub mod events;
+mod loads;
 mod observed;
 mod plan;
 mod reconcile;
@@ -21,13 +22,13 @@ pub mod written;
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
-use futures::{StreamExt, TryStreamExt, channel::mpsc};
+use futures::{StreamExt, TryStreamExt, channel::mpsc, future::BoxFuture};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
     runtime::{self, applier, controller::Action, reflector::ObjectRef},
 };
-use penstock_api::{CacheRuntime, Dataset};
+use penstock_api::{CacheRuntime, DataLoad, Dataset};
 use penstock_plan::{
     names::persistent_volume,
     validate::{Claim, dataset_of},
@@ -100,21 +101,33 @@ pub async fn run(
         worker_defaults: settings.worker_defaults,
         turns: Turns::new(settings.updating_runtimes),
     });
-    let (datasets, runtimes) = split(triggers, &ctx, &mut tasks);
+    let queues = split(triggers, &ctx, &mut tasks);
     tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));
-    let work =
-        async { tokio::join!(look_after_datasets(&ctx, datasets, &stop), look_after_runtimes(&ctx, runtimes, &stop)) };
+    let datasets = look_after_datasets(ctx.clone(), queues.datasets, stop.clone());
+    let runtimes = look_after_runtimes(ctx.clone(), queues.runtimes, stop.clone());
+    let loads = look_after_loads(ctx, queues.loads, stop);
+    // Boxed: the compiler does not see that so deep a future can be sent.
+    let work: BoxFuture<'static, ()> = Box::pin(async move {
+        tokio::join!(datasets, runtimes, loads);
+    });
     tokio::select! {
         ended = tasks.ended() => Err(ended),
-        _ = work => Ok(()),
+        () = work => Ok(()),
     }
 }
 
 type Queue<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
 
-fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queue<Dataset>, Queue<CacheRuntime>) {
+struct Queues {
+    datasets: Queue<Dataset>,
+    runtimes: Queue<CacheRuntime>,
+    loads: Queue<DataLoad>,
+}
+
+fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> Queues {
     let (datasets, dataset_queue) = mpsc::unbounded();
     let (runtimes, runtime_queue) = mpsc::unbounded();
+    let (loads, load_queue) = mpsc::unbounded();
     let ctx = ctx.clone();
     tasks.spawn("queues", async move {
         while let Some(trigger) = triggers.next().await {
@@ -127,10 +140,11 @@ fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> (Queu
                     datasets.unbounded_send(dataset).is_ok()
                 }
                 Trigger::Runtime(runtime) => runtimes.unbounded_send(runtime).is_ok(),
+                Trigger::Load(load) => loads.unbounded_send(load).is_ok(),
             };
         }
     });
-    (dataset_queue, runtime_queue)
+    Queues { datasets: dataset_queue, runtimes: runtime_queue, loads: load_queue }
 }
 
 /// Whether the Dataset is there and pods cannot mount it yet.
@@ -141,8 +155,8 @@ fn is_unbound(dataset: &ObjectRef<Dataset>, ctx: &Context) -> bool {
     !claim.zip(volume).is_some_and(|(claim, volume)| is_bound(&claim, &volume))
 }
 
-async fn look_after_datasets(ctx: &Arc<Context>, queue: Queue<Dataset>, stop: &CancellationToken) {
-    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.clone().cancelled_owned());
+async fn look_after_datasets(ctx: Arc<Context>, queue: Queue<Dataset>, stop: CancellationToken) {
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
     let config = runtime::Config::default().concurrency(CONCURRENCY);
     let reconciles = applier(
         |dataset: Arc<Dataset>, ctx: Arc<Context>| Box::pin(measured(dataset, ctx)),
@@ -184,8 +198,8 @@ async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Er
     result
 }
 
-async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, stop: &CancellationToken) {
-    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.clone().cancelled_owned());
+async fn look_after_runtimes(ctx: Arc<Context>, queue: Queue<CacheRuntime>, stop: CancellationToken) {
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
     let config = runtime::Config::default().concurrency(CONCURRENCY);
     let reconciles = applier(
         |runtime: Arc<CacheRuntime>, ctx: Arc<Context>| Box::pin(unclaimed(runtime, ctx)),
@@ -202,6 +216,39 @@ async fn look_after_runtimes(ctx: &Arc<Context>, queue: Queue<CacheRuntime>, sto
         config,
     );
     reconciles.map_err(drop).for_each(|_| async {}).await;
+}
+
+async fn look_after_loads(ctx: Arc<Context>, queue: Queue<DataLoad>, stop: CancellationToken) {
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
+    let config = runtime::Config::default().concurrency(CONCURRENCY);
+    let reconciles = applier(
+        |load: Arc<DataLoad>, ctx: Arc<Context>| Box::pin(alone(load, ctx)),
+        |load: Arc<DataLoad>, error: &apply::Error, _| {
+            if !error.is_race() && !error.is_terminating() {
+                let load = ObjectRef::from_obj(load.as_ref());
+                tracing::warn!(%load, %error, "the status of a DataLoad was not written; it will be tried again");
+            }
+            Action::requeue(reconcile::MENDED)
+        },
+        ctx.clone(),
+        ctx.stores.loads.clone(),
+        queue,
+        config,
+    );
+    reconciles.map_err(drop).for_each(|_| async {}).await;
+}
+
+/// The status of a DataLoad without a Dataset; of others, the Dataset's reconcile writes it.
+async fn alone(load: Arc<DataLoad>, ctx: Arc<Context>) -> Result<Action, apply::Error> {
+    let namespace = load.namespace().unwrap_or_default();
+    let is_gone = watches::get(&ctx.stores.datasets, &namespace, &load.spec.dataset).is_none();
+    if is_gone && load.metadata.deletion_timestamp.is_none() {
+        if let Some(rest) = reconcile::grace(load.creation_timestamp(), Timestamp::now()) {
+            return Ok(Action::requeue(rest));
+        }
+        loads::publish_alone(&load, &ctx, Timestamp::now()).await?;
+    }
+    Ok(Action::requeue(reconcile::QUIET))
 }
 
 /// The status of a runtime that serves no Dataset; of others, the pair's reconcile writes it.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, Client, CustomResourceExt, api::PostParams};
-use penstock_api::{CacheRuntime, Dataset, GROUP};
+use penstock_api::{CacheRuntime, DataLoad, Dataset, GROUP};
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
@@ -62,7 +62,7 @@ async fn missing_definitions(client: &Client) -> kube::Result<Vec<String>> {
         Err(kube::Error::Api(status)) if status.code == 404 => BTreeSet::new(),
         Err(error) => return Err(error),
     };
-    let all = [Dataset::crd_name(), CacheRuntime::crd_name()];
+    let all = [Dataset::crd_name(), CacheRuntime::crd_name(), DataLoad::crd_name()];
     let plural = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
     let missing = all.into_iter().filter(|name| !served.contains(&plural(name)));
     let sentence = |name| {

@@ -36,6 +36,9 @@ pub const RIGHTS: &[Right] = &[
     watched("penstock.dev", "cacheruntimes", &["list", "watch"]),
     watched("penstock.dev", "datasets/status", &["patch"]),
     watched("penstock.dev", "cacheruntimes/status", &["patch"]),
+    // Those that are to be deleted some time after their end.
+    watched("penstock.dev", "dataloads", &["list", "watch", "delete"]),
+    watched("penstock.dev", "dataloads/status", &["patch"]),
     // Owner references, where a cluster guards them (OwnerReferencesPermissionEnforcement).
     watched("penstock.dev", "datasets/finalizers", &["update"]),
     watched("penstock.dev", "cacheruntimes/finalizers", &["update"]),

@@ -23,7 +23,7 @@ use kube::{
         watcher::{self, watcher},
     },
 };
-use penstock_api::{CacheRuntime, Dataset, names::LABEL_DATASET};
+use penstock_api::{CacheRuntime, DataLoad, Dataset, names::LABEL_DATASET};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
@@ -36,6 +36,7 @@ use crate::{
 pub struct Stores {
     pub datasets: Store<Dataset>,
     pub runtimes: Store<CacheRuntime>,
+    pub loads: Store<DataLoad>,
     pub statefulsets: Store<StatefulSet>,
     pub services: Store<Service>,
     pub config_maps: Store<ConfigMap>,
@@ -53,6 +54,7 @@ pub struct Stores {
 pub enum Trigger {
     Dataset(ObjectRef<Dataset>),
     Runtime(ObjectRef<CacheRuntime>),
+    Load(ObjectRef<DataLoad>),
 }
 
 pub type Triggers = mpsc::UnboundedReceiver<Trigger>;
@@ -75,6 +77,7 @@ pub fn start(client: &Client, namespace: Option<&str>, tasks: &mut Tasks, failed
     let runtimes = starter.runtimes(move |r| of_runtime(r, &others));
     let (of_claims, elastic) = (datasets.clone(), runtimes.clone());
     let stores = Stores {
+        loads: starter.own::<DataLoad>(of_load),
         users: starter.users(move |pod| of_user(pod, &of_claims, &elastic)),
         statefulsets: starter.labelled(of_labelled),
         services: starter.labelled(of_labelled),
@@ -103,6 +106,7 @@ pub async fn filled(stores: &Stores) {
         stores.volumes.wait_until_ready(),
         stores.pods.wait_until_ready(),
         stores.users.wait_until_ready(),
+        stores.loads.wait_until_ready(),
         stores.accounts.wait_until_ready(),
         stores.budgets.wait_until_ready(),
     );
@@ -127,6 +131,21 @@ fn of_runtime(runtime: &CacheRuntime, datasets: &Store<Dataset>) -> Vec<Trigger>
     let related = related(datasets, &runtime.namespace().unwrap_or_default(), &runtime.name_any());
     let related = related.iter().map(|d| Trigger::Dataset(ObjectRef::from_obj(d.as_ref())));
     related.chain([Trigger::Runtime(ObjectRef::from_obj(runtime))]).collect()
+}
+
+/// The Dataset's pass does what is to be done; only a load without a Dataset is looked at alone.
+fn of_load(load: &DataLoad) -> Vec<Trigger> {
+    let namespace = load.namespace().unwrap_or_default();
+    let dataset = ObjectRef::new(&load.spec.dataset).within(&namespace);
+    vec![Trigger::Dataset(dataset), Trigger::Load(ObjectRef::from_obj(load))]
+}
+
+/// The DataLoads of a Dataset, the oldest first.
+pub fn loads(loads: &Store<DataLoad>, namespace: &str, dataset: &str) -> Vec<Arc<DataLoad>> {
+    let mut found = loads
+        .state_filter(|load| load.metadata.namespace.as_deref() == Some(namespace) && load.spec.dataset == dataset);
+    found.sort_by_key(|load| (load.creation_timestamp().map(|at| at.0), load.name_any()));
+    found
 }
 
 /// A pod that mounts a Dataset may wake its workers, and one that goes may let them sleep.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use penstock_placement::MemberList;
 use penstock_wire::{
     Access, Address, Caller, Credential, Pool,
-    message::{Request, Response, Stats},
+    message::{LoadOrder, Request, Response, Stats},
 };
 use tokio::time::timeout;
 
@@ -32,6 +32,8 @@ pub trait WorkerApi: Send + Sync {
     async fn stats(&self, fleet: &Fleet, addr: &str) -> Result<Stats, String>;
     async fn set_members(&self, fleet: &Fleet, addr: &str, members: &MemberList) -> Result<(), String>;
     async fn drain(&self, fleet: &Fleet, addr: &str) -> Result<(), String>;
+    /// The loads to work on from now on, all of them.
+    async fn set_loads(&self, fleet: &Fleet, addr: &str, orders: &[LoadOrder]) -> Result<(), String>;
     /// The Dataset is gone: its connections are not needed any more.
     fn forget(&self, dataset: &str);
 }
@@ -81,6 +83,10 @@ impl WorkerApi for WireWorkers {
 
     async fn drain(&self, fleet: &Fleet, addr: &str) -> Result<(), String> {
         self.call(fleet, addr, Request::Drain).await.map(drop)
+    }
+
+    async fn set_loads(&self, fleet: &Fleet, addr: &str, orders: &[LoadOrder]) -> Result<(), String> {
+        self.call(fleet, addr, Request::SetLoads(orders.to_vec())).await.map(drop)
     }
 
     fn forget(&self, dataset: &str) {

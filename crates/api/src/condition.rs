@@ -21,6 +21,8 @@ pub enum ConditionType {
     Updated,
     /// CacheRuntime: `spec.autoscaling` moves the size.
     ScalingActive,
+    /// DataLoad: what it asks for holds.
+    Complete,
 }
 
 /// The `reason` of a condition, also of the Event on its transition.
@@ -119,6 +121,22 @@ pub enum Reason {
     UfsUnreachable,
     /// Bucket or path does not exist, or an option is wrong.
     UfsMisconfigured,
+
+    // DataLoads.
+    /// What was to be loaded is in the cache.
+    Loaded,
+    /// What was to be evicted is out of the cache.
+    Evicted,
+    /// Workers are at it.
+    Loading,
+    /// It waits for its time.
+    Scheduled,
+    /// It waits for another DataLoad.
+    WaitingForLoad,
+    /// Less is in the cache than is asked for.
+    Incomplete,
+    /// Files could not be read.
+    FilesFailed,
 
     // The end.
     /// Being deleted, and pods still use it.

@@ -107,23 +107,10 @@ pub struct DataLoadSpec {
     /// Load or Evict. Default: Load.
     #[serde(default)]
     pub action: LoadAction,
-
-    /// Whether what is loaded is kept in the cache until this object is deleted. Not with action Evict. Default: false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub pin: bool,
-
-    /// Percent of the workers' quota that this object may pin, 1 to 90. Default: 50.
-    #[serde(default = "default_pin_share")]
-    #[schemars(range(min = 1, max = 90))]
-    pub pin_share_percent: u32,
 }
 
 fn default_min_cached() -> u32 {
     100
-}
-
-fn default_pin_share() -> u32 {
-    50
 }
 
 /// Part of a Dataset: exactly one of `path`, `glob` and `configMap`.
@@ -143,10 +130,6 @@ pub struct LoadTarget {
     /// A list of paths, one on a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapKey>,
-
-    /// Whether the files are read into the kernel's cache of nodes whose pods mount the Dataset, too. Default: false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub page_cache: bool,
 }
 
 /// When a DataLoad runs.

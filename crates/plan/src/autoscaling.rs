@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use penstock_api::autoscaling::{AutoscalingStatus, DueSchedule, MetricStatus, Order, SizeReason};
 
 pub use pace::Past;
+pub(crate) use valid::calendar;
 pub use valid::{CalendarTexts, ValidAutoscaling, ValidMetric, ValidSchedule};
 pub use wish::Measured;
 
@@ -38,7 +39,7 @@ pub struct Scene<'a> {
     pub measured: &'a Measured,
     /// What metrics wished, and changes, since `started`.
     pub past: &'a Past,
-    /// Pods that mount the Dataset and have not ended.
+    /// Pods that mount the Dataset and have not ended, and loads that are under way.
     pub users: u32,
     /// When the runtime was made: what was due before does not count.
     pub created: Timestamp,
@@ -130,6 +131,7 @@ fn automatic(
     if let Some((after, since)) = spec.idle.zip(idle_since)
         && due.is_none_or(|due| due.replicas == 0)
         && since.0 + after <= scene.now
+        && (scene.measured.unused_for.is_some() || scene.current == Some(0))
     {
         let message = format!("nobody has used the Dataset since {}; a pod that mounts it wakes the workers", since.0);
         return Size { replicas: 0, reason: SizeReason::Idle, message };
@@ -201,8 +203,8 @@ fn woken(scene: &Scene<'_>, size: Size) -> Size {
     if size.replicas > 0 || scene.users == 0 {
         return size;
     }
-    let pods = if scene.users == 1 { "a pod mounts".to_owned() } else { format!("{} pods mount", scene.users) };
-    Size { replicas: 1, reason: SizeReason::Woken, message: format!("{pods} the Dataset") }
+    let message = format!("pods or DataLoads use the Dataset ({})", scene.users);
+    Size { replicas: 1, reason: SizeReason::Woken, message }
 }
 
 /// Since when nobody uses the Dataset. While no worker says whether files are open, nothing is concluded.
@@ -219,7 +221,7 @@ fn idle_since(scene: &Scene<'_>) -> Option<Time> {
             Some(Time(kept.map_or(scene.now, |kept| kept.0.max(last))))
         }
         None if sleeps => kept.or(Some(Time(scene.now))),
-        None => None,
+        None => kept,
     }
 }
 

@@ -1,7 +1,10 @@
 //! Everything that a pass looks at, read in one step: from memory where it is watched, else from the API server, and the
 //! workers' own numbers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
@@ -11,7 +14,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
-use penstock_api::{CacheRuntime, Dataset, names::LABEL_DATASET};
+use penstock_api::{CacheRuntime, DataLoad, Dataset, autoscaling::ConfigMapKey, names::LABEL_DATASET};
 use penstock_plan::{Names, autoscaling::CalendarTexts, names::persistent_volume};
 use penstock_wire::{
     Credential,
@@ -46,9 +49,11 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     let rivals = watches::related(&ctx.stores.datasets, &names.namespace, dataset.runtime_name());
     let mut own = watched(&ctx.stores, dataset, names);
     if runtime.is_none() {
-        return Ok(Seen { rivals, own, ..Seen::default() });
+        let loads = watches::loads(&ctx.stores.loads, &names.namespace, &names.dataset);
+        return Ok(Seen { rivals, own, loads, ..Seen::default() });
     }
-    await_written(&ctx.written, dataset, runtime.as_deref(), names, &own)?;
+    let loads = watches::loads(&ctx.stores.loads, &names.namespace, &names.dataset);
+    await_written(&ctx.written, dataset, runtime.as_deref(), &loads, names, &own)?;
     // Our two Secrets are not watched: where the claim or the workers are, they should be.
     let is_expected = own.claim.is_some() || own.statefulset.is_some();
     let (worker_secret, client_secret, secrets) = tokio::try_join!(
@@ -59,15 +64,15 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     (own.worker_secret, own.client_secret) = (worker_secret, client_secret);
     let keys = keys(&own);
     let fleet = keys.peer.clone().map(|peer_key| Fleet { dataset: names.id(), peer_key });
-    let (workers, events, calendars) = tokio::join!(
+    let (workers, events, texts) = tokio::join!(
         workers(ctx, &own, fleet.as_ref()),
         complaints::read(ctx, &own, Timestamp::now()),
-        calendars(ctx, runtime.as_deref(), names)
+        texts(ctx, runtime.as_deref(), &loads, names)
     );
     let is_elastic = runtime.as_ref().is_some_and(|runtime| runtime.spec.autoscaling.is_some());
     let users =
         if is_elastic { watches::users(&ctx.stores.users, &names.namespace, &names.dataset) } else { Vec::new() };
-    Ok(Seen { runtime, rivals, secrets, own, keys, workers, users, calendars: calendars?, events })
+    Ok(Seen { runtime, rivals, secrets, own, keys, workers, users, loads, texts: texts?, events })
 }
 
 /// Reads what is watched; no request is made.
@@ -106,6 +111,7 @@ fn await_written(
     written: &Written,
     dataset: &Dataset,
     runtime: Option<&CacheRuntime>,
+    loads: &[Arc<DataLoad>],
     names: &Names,
     seen: &Observed,
 ) -> Result<(), Error> {
@@ -113,6 +119,9 @@ fn await_written(
     let volume = persistent_volume(&dataset.uid().unwrap_or_default());
     awaited::<Dataset>(written, ns, &names.dataset, Some(dataset))?;
     awaited::<CacheRuntime>(written, ns, dataset.runtime_name(), runtime)?;
+    for load in loads {
+        awaited::<DataLoad>(written, ns, &load.name_any(), Some(load.as_ref()))?;
+    }
     awaited::<StatefulSet>(written, ns, &worker, seen.statefulset.as_deref())?;
     awaited::<Service>(written, ns, &worker, seen.headless.as_deref())?;
     awaited::<Service>(written, ns, &names.cache(), seen.cache.as_deref())?;
@@ -160,15 +169,24 @@ async fn read_secret(ctx: &Context, names: &Names, name: &str) -> Result<Option<
     found.map_err(|source| Error::Secret { name: name.to_owned(), source })
 }
 
-/// The texts of the runtime's calendars that are in ConfigMaps; those that are not there are absent.
-async fn calendars(ctx: &Context, runtime: Option<&CacheRuntime>, names: &Names) -> Result<CalendarTexts, Error> {
-    let calendars = runtime.iter().flat_map(|runtime| &runtime.spec.autoscaling).flat_map(|spec| &spec.calendars);
+/// What calendars and targets name in ConfigMaps; what is not there is absent.
+async fn texts(
+    ctx: &Context,
+    runtime: Option<&CacheRuntime>,
+    loads: &[Arc<DataLoad>],
+    names: &Names,
+) -> Result<CalendarTexts, Error> {
+    let of_runtime = runtime.iter().flat_map(|runtime| &runtime.spec.autoscaling).flat_map(|spec| &spec.calendars);
+    let of_loads = loads.iter().flat_map(|load| load.spec.skip_calendars.iter().chain(&load.spec.only_calendars));
+    let calendars = of_runtime.chain(of_loads).filter_map(|calendar| calendar.config_map.as_ref());
+    let targets = loads.iter().flat_map(|load| &load.spec.targets).filter_map(|target| target.config_map.as_ref());
+    let keys: BTreeSet<ConfigMapKey> = calendars.chain(targets).cloned().collect();
     let mut texts = CalendarTexts::new();
-    for key in calendars.filter_map(|calendar| calendar.config_map.as_ref()) {
+    for key in keys {
         let found = Box::pin(ctx.config_maps.get(&ctx.client, &names.namespace, &key.name)).await;
         let found = found.map_err(|source| Error::ConfigMap { name: key.name.clone(), source })?;
         let text = found.as_ref().and_then(|map| map.data.as_ref()?.get(&key.key));
-        texts.extend(text.map(|text| (key.clone(), text.clone())));
+        texts.extend(text.map(|text| (key, text.clone())));
     }
     Ok(texts)
 }

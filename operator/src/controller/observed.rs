@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::PartialObjectMeta};
 use penstock_api::{
-    CacheRuntime, Dataset,
+    CacheRuntime, DataLoad, Dataset,
     names::{LABEL_DATASET, LABEL_MANAGED_BY, MANAGED_BY},
 };
 use penstock_plan::autoscaling::CalendarTexts;
@@ -30,8 +30,10 @@ pub(super) struct Seen {
     pub workers: Vec<Worker>,
     /// Pods that mount the Dataset and have not ended; looked for only where the runtime scales by itself.
     pub users: Vec<Arc<Pod>>,
-    /// Calendars of the runtime that are in ConfigMaps.
-    pub calendars: CalendarTexts,
+    /// DataLoads of the Dataset, the oldest first.
+    pub loads: Vec<Arc<DataLoad>>,
+    /// What the runtime and the DataLoads name in ConfigMaps: calendars and lists of paths.
+    pub texts: CalendarTexts,
     /// Warnings about what does not come up.
     pub events: Vec<Event>,
 }

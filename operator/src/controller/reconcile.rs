@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use penstock_api::{CacheRuntime, Dataset, Reason};
-use penstock_plan::Names;
+use penstock_plan::{Names, scaling::WorkerSeen};
 use penstock_wire::{CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
 
@@ -14,13 +14,14 @@ use super::{
     apply::{self, Applied},
     build::{self, Blueprint},
     deletion, dereference, events,
+    loads::{Fleets, Loads},
     observed::{Observed, Seen},
     plan::{self, Moment, Plan, Serve, Stage},
     sizing::{self, Sizing},
     status::{self, View},
     validate::{self, Validated},
 };
-use crate::context::Context;
+use crate::{context::Context, worker_api::Fleet};
 
 /// Time for an object that was just written to be seen by its watch.
 const WATCHED: Duration = Duration::from_millis(200);
@@ -37,7 +38,7 @@ const NUMBERS: Duration = Duration::from_secs(10);
 /// While workers hand over, or have not taken the newest member list.
 const MOVING: Duration = Duration::from_secs(1);
 /// When there is nothing to wait for: in case that something was missed.
-const QUIET: Duration = Duration::from_mins(5);
+pub(super) const QUIET: Duration = Duration::from_mins(5);
 
 #[derive(Debug, thiserror::Error, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -102,7 +103,9 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     // 3. Size: how many workers there shall be.
     let moment =
         Moment { now: Timestamp::now(), default_image: &ctx.worker_image, others_wait: !ctx.unbound.is_empty() };
-    let sizing = size(dataset, &mut validated, &seen, ctx, moment.now);
+    let nobody = Fleets { wanted: 0, epoch: 0, workers: &[] };
+    let active = Loads::decide(dataset, &seen, nobody, ctx, moment.now).active();
+    let sizing = size(dataset, &mut validated, &seen, active, ctx, moment.now);
 
     // 4. Plan.
     let turn = |runtime: &CacheRuntime, wants| ctx.turns.turn(runtime, wants, &ctx.stores.runtimes);
@@ -117,12 +120,13 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         Plan::Keep => Applied::nothing(&seen.own),
         Plan::Serve(serve) => set_up(dataset, &validated, serve, &seen, ctx).await?,
     };
+    let workers = plan::workers(&seen.workers);
+    let loads = Box::pin(load(dataset, names, &plan, &seen, &workers, ctx, moment.now)).await?;
     if let Some(rest) = silence(dataset, &validated, &plan, &seen, moment) {
         return Ok(Action::requeue(rest));
     }
 
     // 7. Status: users are told.
-    let workers = plan::workers(&seen.workers);
     let trouble = status::trouble(&seen.own.pods, &seen.events);
     let view = View {
         names,
@@ -142,13 +146,44 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     };
     status::publish(&view, ctx).await?;
     wake_up_calls(&view, &seen, ctx);
-    Ok(Action::requeue(pause(&view)))
+    Ok(Action::requeue(pause(&view).min(loads.pause().unwrap_or(QUIET))))
+}
+
+/// What workers load, and what is told of it.
+async fn load(
+    dataset: &Dataset,
+    names: &Names,
+    plan: &Plan,
+    seen: &Seen,
+    workers: &[WorkerSeen],
+    ctx: &Context,
+    now: Timestamp,
+) -> Result<Loads, Error> {
+    let Plan::Serve(serve) = plan else {
+        let loads = Loads::decide(dataset, seen, Fleets { wanted: 0, epoch: 0, workers: &[] }, ctx, now);
+        loads.publish(names, ctx, now).await?;
+        return Ok(loads);
+    };
+    let wanted = serve.scaling.members.members.len() as u32;
+    let fleets = Fleets { wanted, epoch: serve.scaling.members.epoch, workers };
+    let loads = Loads::decide(dataset, seen, fleets, ctx, now);
+    let fleet = Fleet { dataset: names.id(), peer_key: serve.keys.peer.clone() };
+    loads.tell(&fleet, &seen.workers, ctx).await;
+    loads.publish(names, ctx, now).await?;
+    Ok(loads)
 }
 
 /// The size takes the place of `spec.replicas` in all that follows.
-fn size(dataset: &Dataset, validated: &mut Validated, seen: &Seen, ctx: &Context, now: Timestamp) -> Option<Sizing> {
+fn size(
+    dataset: &Dataset,
+    validated: &mut Validated,
+    seen: &Seen,
+    active_loads: usize,
+    ctx: &Context,
+    now: Timestamp,
+) -> Option<Sizing> {
     let (Some(runtime), Ok(pair)) = (&validated.runtime, &mut validated.pair) else { return None };
-    let sizing = sizing::size(dataset, runtime, &pair.runtime, seen, &ctx.recent, now)?;
+    let sizing = sizing::size(dataset, runtime, &pair.runtime, seen, active_loads, &ctx.recent, now)?;
     pair.runtime.replicas = sizing.decision.replicas;
     Some(sizing)
 }

@@ -43,10 +43,11 @@ pub(super) fn size(
     runtime: &CacheRuntime,
     valid: &ValidRuntime,
     seen: &Seen,
+    active_loads: usize,
     recent: &Recent,
     now: Timestamp,
 ) -> Option<Sizing> {
-    let spec = ValidAutoscaling::new(runtime.spec.autoscaling.as_ref()?, &seen.calendars);
+    let spec = ValidAutoscaling::new(runtime.spec.autoscaling.as_ref()?, &seen.texts);
     let status = runtime.status.clone().unwrap_or_default();
     let replicas = runtime.spec.replicas;
     let before = match &status.autoscaling {
@@ -72,7 +73,7 @@ pub(super) fn size(
             current: before,
             measured: &measured,
             past,
-            users: seen.users.len() as u32,
+            users: (seen.users.len() + active_loads) as u32,
             created: runtime.creation_timestamp().map_or(now, |created| created.0),
             now,
         });

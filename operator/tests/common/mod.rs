@@ -38,7 +38,7 @@ use penstock_testkit::{
     chart,
     control_plane::{ControlPlane, ControlPlaneOptions, client_from},
 };
-use penstock_wire::message::Stats;
+use penstock_wire::message::{LoadOrder, Stats};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -73,6 +73,12 @@ impl WorkerApi for FakeWorkers {
 
     async fn drain(&self, _: &Fleet, addr: &str) -> Result<(), String> {
         self.told.lock().push(format!("{addr} drain"));
+        Ok(())
+    }
+
+    async fn set_loads(&self, _: &Fleet, addr: &str, orders: &[LoadOrder]) -> Result<(), String> {
+        let ids: Vec<&str> = orders.iter().map(|order| order.id.as_str()).collect();
+        self.told.lock().push(format!("{addr} loads {}", ids.join(" ")));
         Ok(())
     }
 

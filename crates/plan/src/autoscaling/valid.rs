@@ -97,18 +97,18 @@ fn invalid(message: impl Into<String>) -> Invalid {
 
 type Read = Result<schedule::Calendar, Invalid>;
 
-fn calendar(calendar: &Calendar, texts: &CalendarTexts) -> Read {
+pub(crate) fn calendar(calendar: &Calendar, texts: &CalendarTexts) -> Read {
     let name = &calendar.name;
     let read = |text: &str, place: &str| {
         let parsed = schedule::Calendar::parse(text);
-        parsed.map_err(|error| invalid(format!("spec.autoscaling.calendars '{name}'{place}: {error}")))
+        parsed.map_err(|error| invalid(format!("calendar '{name}'{place}: {error}")))
     };
     match &calendar.config_map {
         None => read(&calendar.dates.join("\n"), ""),
         Some(at) => match texts.get(at) {
             Some(text) => read(text, &format!(" (key '{}' of ConfigMap '{}')", at.key, at.name)),
             None => Err(invalid(format!(
-                "spec.autoscaling.calendars '{name}' names key '{}' of ConfigMap '{}', which is not there; create it, or \
+                "calendar '{name}' names key '{}' of ConfigMap '{}', which is not there; create it, or \
                  correct configMap",
                 at.key, at.name
             ))),

@@ -29,12 +29,7 @@ fn dataset(schema: &mut Value) {
          create it anew\"",
     )
     .blames(".dataset");
-    let pinned = Rule::new(
-        "self.action != 'Evict' || !has(self.pin) || !self.pin",
-        "\"pin 'true' has no meaning with action \" + self.action + \"; remove pin, or set action: Load\"",
-    )
-    .blames(".pin");
-    add_rules(schema, "spec", [fixed, pinned]);
+    add_rules(schema, "spec", [fixed]);
     let own = Rule::new(
         "!has(self.spec.runAfter) || self.spec.runAfter.name != self.metadata.name",
         "\"spec.runAfter.name '\" + self.metadata.name + \"' is this DataLoad itself; name another one\"",
