@@ -49,7 +49,7 @@ async fn serving(bench: &Bench) -> Vec<String> {
 /// Waits for an order, and has each worker tell how far it is with it.
 async fn work(bench: &Bench, addresses: &[String], cached: [u64; 2], state: LoadState) {
     let id = wait_for("an order", || async {
-        let told = bench.workers.stats.lock();
+        let told = bench.workers.told.lock();
         let order = told.iter().rev().find_map(|told| told.strip_prefix(&format!("{} loads ", addresses[0])));
         order.filter(|ids| !ids.is_empty()).map(str::to_owned)
     })

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod elastic;
 mod faults;
 mod isolation;
 mod parquet;
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
         reads::a_dataset_works_under_the_restricted_pod_security_standard,
         parquet::duckdb_answers_a_query_over_real_prices,
         scaling::scaling_from_2_to_4_to_1_disturbs_no_reader_and_fetches_nothing,
+        elastic::from_3_to_6_to_3_to_1_and_back_readers_notice_nothing,
+        elastic::a_dataset_that_nobody_uses_sleeps_and_a_pod_wakes_it,
+        elastic::a_load_warms_what_readers_then_need_not_fetch,
         faults::a_killed_worker_pod_disturbs_no_reader,
         faults::a_killed_worker_container_keeps_its_memory_tier,
         #[exclusive]
