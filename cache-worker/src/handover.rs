@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use penstock_model::{EXTENT, ObjectKey};
 use penstock_placement::{Member, MemberList};
 use penstock_store::{Claim, ExtentInfo, Store};
@@ -15,7 +15,7 @@ use penstock_wire::{
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{members::Members, metrics::Metrics};
+use crate::{members::Members, metrics::Metrics, throttle::Throttle};
 
 /// Extents on their way at once: their bytes are in memory.
 const CONCURRENT: usize = 4;
@@ -37,6 +37,7 @@ pub(crate) struct Drains {
     members: Arc<Members>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    throttle: RwLock<Option<Arc<Throttle>>>,
 }
 
 #[derive(Default)]
@@ -52,7 +53,12 @@ type Identity = (ObjectKey, u32, u64);
 
 impl Drains {
     pub(crate) fn new(store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
-        Self { store, members, metrics, state: Mutex::default() }
+        Self { store, members, metrics, state: Mutex::default(), throttle: RwLock::default() }
+    }
+
+    /// Not more than so many bytes per second, from the next hand-over on.
+    pub(crate) fn limit(&self, bandwidth: Option<u64>) {
+        *self.throttle.write() = bandwidth.map(|rate| Arc::new(Throttle::new(rate)));
     }
 
     pub(crate) fn progress(&self) -> Handover {
@@ -154,6 +160,10 @@ impl Drains {
             // Evicted meanwhile: nothing to hand over.
             let Some(data) = tokio::task::spawn_blocking(read).await.ok().flatten() else { continue };
             let len = data.len() as u64;
+            let throttle = self.throttle.read().clone();
+            if let Some(throttle) = throttle {
+                throttle.take(len).await;
+            }
             if !self.push(&takers, &extent, at, data).await {
                 return None;
             }

@@ -67,6 +67,8 @@ impl Worker {
         let catalogs = Catalogs::new(catalog(loaded, &HashMap::new(), &metrics, &changes));
         let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone() };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
+        let drains = Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone()));
+        drains.limit(loaded.config.hand_over_bandwidth);
         let readers = Arc::new(Readers::new(metrics.clone()));
         let loads = Loads::new(load::Parts {
             store: store.clone(),
@@ -79,7 +81,7 @@ impl Worker {
             locals: Arc::new(Locals::new(store.clone(), fills.clone(), members.clone(), metrics.clone())),
             fills,
             catalogs,
-            drains: Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone())),
+            drains,
             memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
             config: RwLock::new(Arc::new(loaded.config.clone())),
             pins: Arc::default(),
@@ -111,6 +113,7 @@ impl Worker {
         }
         self.catalogs.replace(catalog(loaded, &kept, &self.metrics, &self.changes));
         self.changes.note_all();
+        self.drains.limit(loaded.config.hand_over_bandwidth);
         *self.config.write() = Arc::new(loaded.config.clone());
     }
 

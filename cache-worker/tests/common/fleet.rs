@@ -42,6 +42,8 @@ pub struct Plan {
     pub proxied: bool,
     /// How long a worker may hand over when it is stopped.
     pub hand_over: Duration,
+    /// Bytes per second of a worker that hands over.
+    pub hand_over_bandwidth: Option<u64>,
     /// Whether workers are processes of their own, which can be killed, or tasks of this one.
     pub processes: bool,
 }
@@ -53,6 +55,7 @@ impl Default for Plan {
             revalidate_ms: None,
             proxied: false,
             hand_over: Duration::ZERO,
+            hand_over_bandwidth: None,
             processes: false,
         }
     }
@@ -219,6 +222,7 @@ impl Fleet {
             revalidate_ms: self.plan.revalidate_ms,
             uid: 0,
             gid: 0,
+            hand_over_bandwidth: self.plan.hand_over_bandwidth,
         };
         let dir = self.config_dir(id);
         fs::write(dir.join(WORKER_FILE), serde_json::to_vec(&config).unwrap()).unwrap();

@@ -72,6 +72,7 @@ pub fn worker_config(
         revalidate_ms: dataset.revalidate.map(|d| d.as_millis() as u64),
         uid: dataset.uid,
         gid: dataset.gid,
+        hand_over_bandwidth: runtime.drain_bandwidth,
     }
 }
 
@@ -102,6 +103,7 @@ fn secret_file(index: usize, option: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use penstock_api::autoscaling::ScaleIn;
     use std::time::Duration;
 
     use penstock_model::Medium;
@@ -127,8 +129,14 @@ mod tests {
             gid: 8,
         };
         let tier = ValidTier { medium: Medium::Mem, quota: 1 << 30, high: 0.95, low: 0.9, path: None };
-        let runtime =
-            ValidRuntime { replicas: 2, tiers: vec![tier], drain_timeout: Duration::from_secs(9), readahead: None };
+        let runtime = ValidRuntime {
+            replicas: 2,
+            tiers: vec![tier],
+            drain_timeout: Duration::from_secs(9),
+            drain_bandwidth: Some(9),
+            scale_in: ScaleIn::HandOver,
+            readahead: None,
+        };
         (dataset, runtime)
     }
 

@@ -37,6 +37,8 @@ pub struct Scene<'a> {
     /// How many workers that hand-over was to leave.
     pub drain_target: Option<u32>,
     pub drain_timeout: Duration,
+    /// Whether workers that are not wanted any more hand over before they go.
+    pub hands_over: bool,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -108,7 +110,8 @@ fn scale(scene: &Scene<'_>, members: MemberList) -> Scaling {
     let unfinished: Vec<&WorkerSeen> = leaving.into_iter().filter(|w| !finished(w, members.epoch)).collect();
     let left_bytes = unfinished.iter().filter_map(|w| w.stats.as_ref()).map(|stats| held(stats, members.epoch)).sum();
     // Without members nobody takes the data: waiting would change nothing. A time-out of zero asks not to wait.
-    if unfinished.is_empty() || members.members.is_empty() || scene.drain_timeout.is_zero() {
+    let waits = scene.hands_over && !scene.drain_timeout.is_zero();
+    if unfinished.is_empty() || members.members.is_empty() || !waits {
         return steady(scene.wanted, members, Step::Drained);
     }
     // A hand-over to fewer workers than before is another one, with a time of its own.
@@ -203,6 +206,7 @@ mod tests {
             drain_started: None,
             drain_target: None,
             drain_timeout: Duration::from_mins(1),
+            hands_over: true,
             now: 1000,
         }
     }
@@ -302,6 +306,14 @@ mod tests {
             (1, Step::Drained),
             "who does not want to wait is not told to wait longer"
         );
+    }
+
+    #[test]
+    fn who_does_not_hand_over_goes_at_once() {
+        let members = list(2, 0..3);
+        let workers = [worker(0), worker(1), worker(2)];
+        let got = decide(&Scene { hands_over: false, ..scene(1, 3, &members, &workers) }, id);
+        assert_eq!((got.replicas, ids(&got.members), got.step), (1, vec!["w-0"], Step::Drained));
     }
 
     #[test]

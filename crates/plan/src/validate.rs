@@ -8,8 +8,9 @@ mod tiers;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
-use penstock_api::{CacheRuntime, Dataset, Quota, Reason, names::MAX_NAME};
+use penstock_api::{CacheRuntime, Dataset, Quota, Reason, autoscaling::ScaleIn, names::MAX_NAME};
 use penstock_model::Medium;
 
 use crate::names::Names;
@@ -85,6 +86,9 @@ pub struct ValidRuntime {
     pub replicas: u32,
     pub tiers: Vec<ValidTier>,
     pub drain_timeout: Duration,
+    /// Bytes per second that one leaving worker hands over at most.
+    pub drain_bandwidth: Option<u64>,
+    pub scale_in: ScaleIn,
     /// Bytes.
     pub readahead: Option<u64>,
 }
@@ -145,16 +149,17 @@ pub fn dataset(dataset: &Dataset, secrets: &Secrets) -> Result<ValidDataset, Inv
 pub fn runtime(runtime: &CacheRuntime) -> Result<ValidRuntime, Invalid> {
     check_name("CacheRuntime", &runtime.name_any())?;
     let spec = &runtime.spec;
-    let readahead = match &spec.client.readahead {
-        Some(quantity) => {
-            Some(Quota::bytes(quantity).map_err(|e| Invalid::spec(format!("spec.client.readahead: {e}")))?)
-        }
-        None => None,
+    let bytes = |field: &str, quantity: &Option<Quantity>| {
+        let read = quantity.as_ref().map(Quota::bytes).transpose();
+        read.map_err(|error| Invalid::spec(format!("{field}: {error}")))
     };
+    let readahead = bytes("spec.client.readahead", &spec.client.readahead)?;
     Ok(ValidRuntime {
         replicas: spec.replicas,
         tiers: tiers::validate(&spec.tiered_store)?,
         drain_timeout: Duration::from_secs(spec.drain_timeout_seconds.into()),
+        drain_bandwidth: bytes("spec.drainBandwidth", &spec.drain_bandwidth)?,
+        scale_in: spec.autoscaling.as_ref().map(|autoscaling| autoscaling.scale_in).unwrap_or_default(),
         readahead,
     })
 }

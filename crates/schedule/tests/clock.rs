@@ -146,7 +146,7 @@ fn walked(parts: &[(String, Vec<u8>)], zone: &TimeZone, from: Timestamp, minutes
         let shown = zone.to_datetime(now);
         let mut hit = false;
         while latest < shown {
-            latest = latest + 1.minute();
+            latest += 1.minute();
             hit |= matches(parts, latest.date(), latest.hour(), latest.minute());
         }
         if hit {

@@ -38,6 +38,9 @@ pub struct WorkerConfig {
     pub revalidate_ms: Option<u64>,
     pub uid: u32,
     pub gid: u32,
+    /// The most bytes per second that the worker hands over when it leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_over_bandwidth: Option<u64>,
 }
 
 /// One UFS in the Dataset's tree.

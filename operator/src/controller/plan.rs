@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use penstock_api::{CacheRuntime, Dataset};
+use penstock_api::{CacheRuntime, Dataset, autoscaling::ScaleIn};
 use penstock_placement::MemberList;
 use penstock_plan::{
     Keys,
@@ -175,6 +175,7 @@ fn scaling(pair: &ValidPair, seen: &Seen, leaving: &[Leaving], now: Timestamp) -
         drain_started: statefulset.and_then(|s| s.annotations().get(DRAIN_STARTED)?.parse().ok()),
         drain_target: statefulset.and_then(|s| s.annotations().get(DRAIN_TARGET)?.parse().ok()),
         drain_timeout: pair.runtime.drain_timeout,
+        hands_over: pair.runtime.scale_in == ScaleIn::HandOver,
         now: rollout::seconds(now),
     };
     scaling::decide(&scene, |ordinal| pair.dataset.names.worker_pod(ordinal))

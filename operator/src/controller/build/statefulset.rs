@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
 use kube::api::ObjectMeta;
-use penstock_api::{Level, names::COMPONENT_WORKER};
+use penstock_api::{Level, autoscaling::ScaleIn, names::COMPONENT_WORKER};
 
 use super::{Blueprint, pod};
 use crate::names::{DRAIN_STARTED, DRAIN_TARGET};
@@ -27,7 +27,7 @@ pub fn statefulset(blueprint: &Blueprint<'_>) -> StatefulSet {
     }
     let deletion = StatefulSetPersistentVolumeClaimRetentionPolicy {
         when_deleted: Some("Delete".into()),
-        when_scaled: Some("Delete".into()),
+        when_scaled: Some(if blueprint.valid_runtime.scale_in == ScaleIn::Retain { "Retain" } else { "Delete" }.into()),
     };
     StatefulSet {
         metadata,

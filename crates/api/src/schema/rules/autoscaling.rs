@@ -17,6 +17,7 @@ pub(super) fn autoscaling(schema: &mut Value) {
     schedule(schema, "spec.autoscaling.schedules[].schedule");
     calendar(schema, "spec.autoscaling.calendars[]");
     metric(schema);
+    retain(schema);
     add_rules(schema, "spec.drainBandwidth", [quantity("drainBandwidth", "1Mi", "1Ti", "200Mi")]);
 }
 
@@ -88,6 +89,24 @@ pub(super) fn calendar(schema: &mut Value, path: &str) {
         "\"dates has '\" + self + \"', which is no day; write 2026-10-01 or a range such as 2026-10-01..2026-10-08\"",
     );
     add_rules(schema, &format!("{path}.dates[]"), [date]);
+}
+
+/// What is to be found again must outlive its pod.
+fn retain(schema: &mut Value) {
+    let outlives = "has(l.path) || has(l.volumeClaimTemplate)
+        || (has(l.volumeSource) && (has(l.volumeSource.hostPath) || has(l.volumeSource.persistentVolumeClaim)))";
+    let rule = Rule::new(
+        format!(
+            "!has(self.autoscaling) || self.autoscaling.scaleIn != 'Retain' || self.tieredStore.levels.all(l, {outlives})"
+        ),
+        format!(
+            "\"scaleIn 'Retain' cannot keep the level of mediumType '\" + self.tieredStore.levels.filter(l,
+             !({outlives}))[0].mediumType + \"', which goes with its pod; give every level a path or a \
+             volumeClaimTemplate, or write HandOver or Discard\""
+        ),
+    )
+    .blames(".autoscaling");
+    add_rules(schema, "spec", [rule]);
 }
 
 fn metric(schema: &mut Value) {

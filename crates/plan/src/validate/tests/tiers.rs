@@ -1,3 +1,5 @@
+use penstock_api::autoscaling::ScaleIn;
+
 use super::*;
 
 fn levels(levels: &Value) -> Result<ValidRuntime, Invalid> {
@@ -29,7 +31,17 @@ fn the_whole_of_a_valid_runtime() {
     ];
     let (weight, memory) = (got.weight(), got.memory());
     let drain_timeout = Duration::from_secs(7);
-    assert_eq!(got, ValidRuntime { replicas: 3, tiers, drain_timeout, readahead: Some(64 << 20) });
+    assert_eq!(
+        got,
+        ValidRuntime {
+            replicas: 3,
+            tiers,
+            drain_timeout,
+            drain_bandwidth: None,
+            scale_in: ScaleIn::HandOver,
+            readahead: Some(64 << 20)
+        }
+    );
     assert_eq!((weight, memory), ((16 << 20) + (3 << 29) + 2_000_000_000_000, 16 << 20));
 }
 
