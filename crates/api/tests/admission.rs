@@ -163,6 +163,32 @@ async fn the_api_server_takes_each_good_example_with_its_defaults() {
     }
 }
 
+/// The examples of the user pages, each after a comment that says so.
+fn of_pages() -> Result<Vec<(String, DynamicObject)>> {
+    let mut found = Vec::new();
+    for page in fs::read_dir(crds_folder().join("../docs"))? {
+        let page = page?.path();
+        let Ok(text) = fs::read_to_string(&page) else { continue };
+        for part in text.split("<!-- example -->\n```yaml\n").skip(1) {
+            let (yaml, _) = part.split_once("```").context("an example without an end")?;
+            found.push((page.display().to_string(), serde_saphyr::from_str(yaml)?));
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn the_api_server_takes_the_examples_of_the_user_pages() {
+    let plane = ControlPlane::start().await.unwrap();
+    plane.install_crds(crds_folder()).await.unwrap();
+    let examples = of_pages().unwrap();
+    assert!(examples.len() >= 3, "{}", examples.len());
+    for (page, object) in examples {
+        let taken = apply(&plane.client(), &object).await.unwrap_or_else(|error| panic!("{page}: {error}"));
+        check_readable(&taken).unwrap_or_else(|error| panic!("{page}: {error}"));
+    }
+}
+
 /// What the server made of an object is read by the types, which agree with it on defaults.
 fn check_readable(object: &DynamicObject) -> Result<()> {
     let stored = serde_json::to_value(object)?;

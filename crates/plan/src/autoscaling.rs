@@ -95,7 +95,6 @@ pub fn decide(scene: &Scene<'_>) -> Decision {
         metrics: wishes,
         last_scale_time: if changed { Some(Time(scene.now)) } else { scene.kept.last_scale_time.clone() },
         idle_since,
-        curve: scene.kept.curve.clone(),
     };
     Decision { replicas: size.replicas, look_again: look_again(scene, &status), status, wish }
 }

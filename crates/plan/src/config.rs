@@ -149,7 +149,8 @@ mod tests {
             "mounts": [{"source": "s3://b/p", "path": "", "options": {"region": "r"},
                         "secretOptions": {"secretAccessKey": "ufs-0-secretAccessKey"}}],
             "tiers": [{"medium": "MEM", "dir": "/var/lib/penstock/tier-0", "quota": 1 << 30, "high": 0.95, "low": 0.9}],
-            "revalidateMs": 30000, "uid": 7, "gid": 8
+            "revalidateMs": 30000, "uid": 7, "gid": 8,
+            "handOverBandwidth": 9
         });
         assert_eq!(serde_json::to_value(config).unwrap(), expected);
     }

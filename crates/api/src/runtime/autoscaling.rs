@@ -38,7 +38,7 @@ pub struct Autoscaling {
 
     /// What else wishes a size; the greatest wish counts. One without data keeps its last wish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
+    #[schemars(length(max = 4))]
     pub metrics: Vec<Metric>,
 
     /// How fast metrics may move the size, as in a HorizontalPodAutoscaler. Schedules and orders are not held back.
@@ -143,7 +143,7 @@ pub struct Metric {
     #[serde(rename = "type")]
     pub kind: MetricType,
 
-    /// What to reach: for HitRatio percent of bytes from the cache, for Throughput bytes per second and worker as a quantity
+    /// What to reach: for Throughput bytes per second and worker as a quantity
     /// such as `800Mi`, for CachedPercent percent of the Dataset's bytes that have room, for Capacity percent of the tiers in
     /// use, for WaitingPods pods for one worker.
     pub target: Quantity,
@@ -154,8 +154,6 @@ pub struct Metric {
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, AsRefStr, Display,
 )]
 pub enum MetricType {
-    /// The hit ratio that is predicted for each size; the smallest size that reaches the target.
-    HitRatio,
     /// Bytes per second that readers take.
     Throughput,
     /// How much of the Dataset fits.
@@ -298,10 +296,6 @@ pub struct AutoscalingStatus {
     /// Since when nobody uses the Dataset, with `spec.autoscaling.idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Time>,
-
-    /// What the hit ratio is predicted to be at some sizes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub curve: Option<CurveStatus>,
 }
 
 /// Why a runtime has the size that it has.
@@ -368,26 +362,4 @@ pub struct MetricStatus {
     /// Why it wishes that, or why it has no data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-}
-
-/// The predicted hit ratio in a few numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CurveStatus {
-    /// Sizes and what is predicted for them, at most eight.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub points: Vec<CurvePoint>,
-    /// How far the prediction for the present size was from what was seen, in percentage points.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_percent: Option<f64>,
-}
-
-/// What is predicted for one size.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CurvePoint {
-    /// Number of workers.
-    pub replicas: u32,
-    /// Percent of the bytes read that would come from the cache, to one decimal.
-    pub hit_ratio_percent: f64,
 }

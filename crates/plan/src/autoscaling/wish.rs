@@ -57,8 +57,6 @@ fn status(scene: &Scene<'_>, metric: &ValidMetric) -> MetricStatus {
 fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
     let (measured, target) = (scene.measured, metric.target);
     match metric.kind {
-        // The prediction is not here yet: it has no data, and says so.
-        MetricType::HitRatio => None,
         MetricType::Throughput => {
             let rate = measured.minute?.total().max(measured.five_minutes.map_or(0.0, |rates| rates.total()));
             let replicas = steady(scene.current, rate, target);

@@ -99,11 +99,8 @@ fn retain(schema: &mut Value) {
         format!(
             "!has(self.autoscaling) || self.autoscaling.scaleIn != 'Retain' || self.tieredStore.levels.all(l, {outlives})"
         ),
-        format!(
-            "\"scaleIn 'Retain' cannot keep the level of mediumType '\" + self.tieredStore.levels.filter(l,
-             !({outlives}))[0].mediumType + \"', which goes with its pod; give every level a path or a \
-             volumeClaimTemplate, or write HandOver or Discard\""
-        ),
+        "\"scaleIn 'Retain' cannot keep a level that goes with its pod; give every level a path, a volumeClaimTemplate, or a \
+         volumeSource with hostPath or persistentVolumeClaim, or write HandOver or Discard\"",
     )
     .blames(".autoscaling");
     add_rules(schema, "spec", [rule]);
@@ -111,7 +108,7 @@ fn retain(schema: &mut Value) {
 
 fn metric(schema: &mut Value) {
     let percent = "quantity(string(self.target)).compareTo(quantity('100')) <= 0";
-    let is_percent = "self.type in ['HitRatio', 'CachedPercent', 'Capacity']";
+    let is_percent = "self.type in ['CachedPercent', 'Capacity']";
     let target = Rule::new(
         format!(
             "isQuantity(string(self.target)) && quantity(string(self.target)).compareTo(quantity('1')) >= 0
