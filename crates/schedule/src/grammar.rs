@@ -135,18 +135,26 @@ struct Field {
     name: &'static str,
     least: u32,
     most: u32,
+    /// Where `*` and `N/STEP` end.
+    end: u32,
     names: &'static [&'static str],
     allowed: &'static str,
 }
 
-const SECOND: Field = Field { name: "second", least: 0, most: 59, names: &[], allowed: "0-59" };
-const MINUTE: Field = Field { name: "minute", least: 0, most: 59, names: &[], allowed: "0-59" };
-const HOUR: Field = Field { name: "hour", least: 0, most: 23, names: &[], allowed: "0-23" };
-const DAY: Field = Field { name: "day of month", least: 1, most: 31, names: &[], allowed: "1-31" };
-const MONTH: Field = Field { name: "month", least: 1, most: 12, names: &MONTHS, allowed: "1-12 or jan-dec" };
+const SECOND: Field = Field { name: "second", least: 0, most: 59, end: 59, names: &[], allowed: "0-59" };
+const MINUTE: Field = Field { name: "minute", least: 0, most: 59, end: 59, names: &[], allowed: "0-59" };
+const HOUR: Field = Field { name: "hour", least: 0, most: 23, end: 23, names: &[], allowed: "0-23" };
+const DAY: Field = Field { name: "day of month", least: 1, most: 31, end: 31, names: &[], allowed: "1-31" };
+const MONTH: Field = Field { name: "month", least: 1, most: 12, end: 12, names: &MONTHS, allowed: "1-12 or jan-dec" };
 // 7 is Sunday, too.
-const WEEKDAY: Field =
-    Field { name: "day of week", least: 0, most: 7, names: &WEEKDAYS, allowed: "0-7 (0 and 7 are Sunday) or sun-sat" };
+const WEEKDAY: Field = Field {
+    name: "day of week",
+    least: 0,
+    most: 7,
+    end: 6,
+    names: &WEEKDAYS,
+    allowed: "0-7 (0 and 7 are Sunday) or sun-sat",
+};
 
 fn cron(text: &str) -> Result<Cron, ScheduleError> {
     let fields: Vec<&str> = text.split_whitespace().collect();
@@ -186,9 +194,8 @@ impl Field {
         }
         numbers.sort_unstable();
         numbers.dedup();
-        let all = numbers.len() as u32 == self.most - self.least + 1;
-        let listed = || numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        Ok(if all { "*".to_owned() } else { listed() })
+        // Never as a star: whether a field is one was decided before, for the rule of days.
+        Ok(numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
     }
 
     fn item(&self, item: &str) -> Result<Vec<u32>, ScheduleError> {
@@ -198,11 +205,11 @@ impl Field {
             None => (item, None),
         };
         let (first, last) = match range.split_once('-') {
-            _ if matches!(range, "*" | "?") => (self.least, self.most),
+            _ if matches!(range, "*" | "?") => (self.least, self.end),
             Some((first, last)) => (self.number(first).ok_or_else(refuse)?, self.number(last).ok_or_else(refuse)?),
             None => {
                 let first = self.number(range).ok_or_else(refuse)?;
-                (first, if step.is_some() { self.most } else { first })
+                (first, if step.is_some() { self.end.max(first) } else { first })
             }
         };
         if first > last {

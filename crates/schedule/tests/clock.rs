@@ -157,7 +157,7 @@ fn walked(parts: &[(String, Vec<u8>)], zone: &TimeZone, from: Timestamp, minutes
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, rng_seed: RngSeed::Fixed(13), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, rng_seed: RngSeed::Fixed(13), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn due_times_are_those_of_a_walk_over_every_minute(
