@@ -157,6 +157,18 @@ fn up_again_starts_what_died_and_keeps_what_it_held() {
 }
 
 #[test]
+fn a_mount_whose_workers_are_all_new_finds_them() {
+    let (machine, server) = (Machine::new(), server_with(8));
+    let mount = machine.up(&manifest(&server, 2));
+    read_all(&mount, 4);
+    for victim in machine.pids() {
+        assert!(Command::new("kill").args(["-9", &victim.to_string()]).status().unwrap().success());
+    }
+    machine.up(&manifest(&server, 2));
+    read_all(&mount, 8);
+}
+
+#[test]
 fn what_else_lies_in_the_state_folder_is_no_dataset() {
     let (machine, server) = (Machine::new(), server_with(1));
     machine.up(&manifest(&server, 1));

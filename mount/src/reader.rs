@@ -216,14 +216,16 @@ impl Cluster {
         self.view().addresses().any(|a| a == address)
     }
 
-    /// Looks for a newer view than that of `epoch`: from all known workers at once, the first good answer counts.
+    /// Looks for a newer view than that of `epoch`: from all known workers and those of this node at once, the first good
+    /// answer counts. The node's are found by their sockets, also where none of the known addresses is in use any more.
     async fn renew(&self, epoch: u64) {
         let _one = self.renewing.lock().await;
         let view = self.view();
         if view.members.epoch > epoch {
             return;
         }
-        let known = self.endpoints.iter().chain(view.addresses());
+        let sockets = self.local.as_ref().map(LocalWorkers::sockets).unwrap_or_default();
+        let known = self.endpoints.iter().chain(view.addresses()).chain(sockets.iter());
         let mut answers: FuturesUnordered<_> = known.map(|address| self.describe(address)).collect();
         while let Some(answer) = answers.next().await {
             if let Some(description) = answer

@@ -59,7 +59,7 @@ impl LocalWorkers {
         None
     }
 
-    fn sockets(&self) -> Arc<Vec<Address>> {
+    pub(super) fn sockets(&self) -> Arc<Vec<Address>> {
         let mut seen = self.seen.lock();
         if seen.at.is_none_or(|at| at.elapsed() > LOOK) {
             *seen = Seen { at: Some(Instant::now()), sockets: Arc::new(find(&self.dir)), silent: HashSet::new() };
