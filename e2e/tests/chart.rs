@@ -251,8 +251,8 @@ fn workers_learn_their_pull_secrets_and_who_gives_their_ids() {
 #[test]
 fn crds_are_installed_kept_and_left_out_as_the_values_say() {
     for (values, count, policy) in [
-        (json!({}), 2, json!("keep")),
-        (json!({"crds": {"keep": false}}), 2, Value::Null),
+        (json!({}), 3, json!("keep")),
+        (json!({"crds": {"keep": false}}), 3, Value::Null),
         (json!({"crds": {"enabled": false}}), 0, Value::Null),
     ] {
         let objects = rendered(&values);
