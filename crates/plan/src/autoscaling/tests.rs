@@ -225,6 +225,22 @@ fn noise_within_the_margin_changes_nothing() {
 }
 
 #[test]
+fn a_rate_that_moves_a_little_writes_no_status() {
+    let mut world = World::new(by_throughput(), "2026-11-25T00:00:00Z");
+    world.reads(1_230_000_000.0);
+    world.pass();
+    let first = world.kept.clone();
+    for rate in [1_240_000_000.0, 1_190_000_000.0, 1_249_999_999.0, 1_151_000_000.0] {
+        world.reads(rate);
+        world.after(15);
+        assert_eq!(world.kept, first, "{rate}");
+    }
+    world.reads(1_260_000_000.0);
+    world.after(15);
+    assert_ne!(world.kept, first);
+}
+
+#[test]
 fn the_schedule_is_a_floor_for_metrics() {
     let mut spec = by_throughput();
     spec["schedules"] = json!([

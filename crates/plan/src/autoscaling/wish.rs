@@ -60,7 +60,7 @@ fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
         MetricType::Throughput => {
             let rate = measured.minute?.total().max(measured.five_minutes.map_or(0.0, |rates| rates.total()));
             let replicas = steady(scene.current, rate, target);
-            let (rate, target) = (human_bytes(rate as u64), human_bytes(target as u64));
+            let (rate, target) = (human_bytes(rounded(rate)), human_bytes(target as u64));
             let message = format!("readers take {rate}/s; {} at {target}/s each", workers(replicas));
             Some(Wish { current: format!("{rate}/s"), replicas, message })
         }
@@ -87,6 +87,12 @@ fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
             Some(Wish { current: waiting.to_string(), replicas, message })
         }
     }
+}
+
+/// To two digits: a status is not written for less.
+fn rounded(rate: f64) -> u64 {
+    let unit = 10_f64.powf(rate.max(10.0).log10().floor() - 1.0);
+    ((rate / unit).round() * unit) as u64
 }
 
 fn whole(load: f64, each: f64) -> u32 {
