@@ -9,7 +9,7 @@ use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolume};
 use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
-    MountStatus, Reason, TierStatus, UpdateStatus,
+    HandOverStatus, MountStatus, Reason, TierStatus, UpdateStatus,
     autoscaling::AutoscalingStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
@@ -17,7 +17,7 @@ use penstock_api::{
 use penstock_plan::{
     Names,
     rollout::Rollout,
-    scaling::{Scaling, WorkerSeen},
+    scaling::{Scaling, Step, WorkerSeen},
     validate::{Invalid, ValidRuntime},
 };
 use penstock_wire::message::{MountHealth, Stats};
@@ -180,6 +180,7 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         selector: Some(selector_text(&view.names.selector(COMPONENT_WORKER))),
         epoch: view.scaling.map(|s| s.members.epoch),
         draining: view.scaling.iter().flat_map(|s| &s.draining).map(|o| view.names.worker_pod(*o)).collect(),
+        hand_over: hand_over(view, old.hand_over),
         cache_capacity_bytes: view.capacity(),
         cached_bytes: cached(view, old.cached_bytes),
         tiers: tiers(view),
@@ -187,6 +188,27 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         ..CacheRuntimeStatus::default()
     };
     Some(status.with_derived())
+}
+
+/// What leaving workers tell; when they are gone, how it ended.
+fn hand_over(view: &View<'_>, old: Option<HandOverStatus>) -> Option<HandOverStatus> {
+    let leaving = || view.workers.iter().filter(|worker| worker.ordinal >= view.wanted());
+    let told = || leaving().filter_map(|worker| worker.stats.as_ref()).map(|stats| stats.handover);
+    match view.scaling.map(|scaling| &scaling.step) {
+        Some(Step::Draining { left_bytes }) => Some(HandOverStatus {
+            moved_bytes: told().map(|handover| handover.moved_bytes).sum(),
+            left_bytes: *left_bytes,
+            ..HandOverStatus::default()
+        }),
+        Some(Step::TimedOut { left_bytes }) => Some(HandOverStatus {
+            moved_bytes: told().map(|handover| handover.moved_bytes).sum(),
+            dropped_bytes: *left_bytes,
+            message: Some("spec.drainTimeoutSeconds was over".to_owned()),
+            ..HandOverStatus::default()
+        }),
+        Some(Step::Drained) => old.map(|old| HandOverStatus { left_bytes: 0, ..old }),
+        _ => old,
+    }
 }
 
 /// While nothing can be decided, what is kept for the next decision stands.

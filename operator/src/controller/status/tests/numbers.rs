@@ -62,3 +62,25 @@ fn who_serves_whom_is_told_to_both() {
     assert_eq!(runtime.selector.as_deref(), Some(selector));
     assert_eq!((runtime.replicas, runtime.ready_replicas, runtime.desired_replicas), (2, 2, 2));
 }
+
+#[test]
+fn a_hand_over_tells_what_was_moved_what_is_left_and_what_was_dropped() {
+    let leaving = |moved| counting(1, |s| s.handover.moved_bytes = moved);
+    let scene = |step, moved| {
+        let mut scene = Scene::bound().replicas(1).workers([worker(0), leaving(moved)]);
+        scene.scaling.as_mut().unwrap().step = step;
+        scene
+    };
+    let told = |scene: &Scene| {
+        let status = scene.of_runtime(at(2)).unwrap().hand_over;
+        status.map(|told| (told.moved_bytes, told.left_bytes, told.dropped_bytes, told.message))
+    };
+    assert_eq!(told(&scene(Step::Steady, 0)), None);
+    let under_way = scene(Step::Draining { left_bytes: 70 }, 30);
+    assert_eq!(told(&under_way), Some((30, 70, 0, None)));
+    let over = scene(Step::TimedOut { left_bytes: 20 }, 80).after(&under_way);
+    assert_eq!(told(&over), Some((80, 0, 20, Some("spec.drainTimeoutSeconds was over".to_owned()))));
+    assert_eq!(told(&scene(Step::Drained, 0).after(&under_way)), Some((30, 0, 0, None)));
+    let afterwards = scene(Step::Steady, 0).after(&over);
+    assert_eq!(told(&afterwards), told(&over), "it stays to be read");
+}
