@@ -1,7 +1,10 @@
 //! Sets of days: exchange holidays, for example.
 
-use icalendar::{Calendar as Ics, CalendarComponent, Component, Event};
+mod ics;
+
 use jiff::civil::Date;
+
+use crate::clipped;
 
 /// The most days that a calendar may have.
 pub const MAX_DAYS: usize = 20_000;
@@ -9,8 +12,8 @@ pub const MAX_DAYS: usize = 20_000;
 /// A set of days.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calendar {
-    /// First and last day of each range, in order.
-    ranges: Vec<(Date, Date)>,
+    /// First and last day of each range, in order; no two overlap.
+    ranges: Vec<Range>,
 }
 
 /// Why a text is no calendar, in a sentence that names line, value and mend.
@@ -24,6 +27,10 @@ pub enum CalendarError {
     Ics(String),
     #[error("event '{event}' has no DTSTART that is a day, such as 20261001; add it, or write one day on a line")]
     Start { event: String },
+    #[error(
+        "event '{event}' ends at '{value}', which is no day; write a DTEND such as 20261009, the day after its last"
+    )]
+    End { event: String, value: String },
     #[error("event '{event}' repeats ({rule}), which is not supported; write each of its days out")]
     Repeats { event: String, rule: String },
     #[error("it has more than {MAX_DAYS} days; leave out those that are past")]
@@ -33,26 +40,32 @@ pub enum CalendarError {
 impl Calendar {
     /// Reads an iCalendar file, or else days and ranges of days, one on a line; `#` begins a comment.
     pub fn parse(text: &str) -> Result<Self, CalendarError> {
-        let is_ics =
-            text.trim_start_matches('\u{feff}').trim_start().to_ascii_uppercase().starts_with("BEGIN:VCALENDAR");
-        let ranges = if is_ics { events(text)? } else { lines(text)? };
+        let text = text.trim_start_matches('\u{feff}');
+        let ranges = joined(if ics::is(text) { ics::events(text)? } else { lines(text)? });
         let days = ranges.iter().map(|(first, last)| (*last - *first).get_days() as usize + 1).sum::<usize>();
-        if days > MAX_DAYS {
-            return Err(CalendarError::TooLong);
-        }
-        let mut ranges = ranges;
-        ranges.sort_unstable();
-        Ok(Self { ranges })
+        if days > MAX_DAYS { Err(CalendarError::TooLong) } else { Ok(Self { ranges }) }
     }
 
     /// Whether `day` is one of its days.
     pub fn contains(&self, day: Date) -> bool {
         let begun = self.ranges.partition_point(|(first, _)| *first <= day);
-        self.ranges[..begun].iter().any(|(_, last)| day <= *last)
+        begun.checked_sub(1).is_some_and(|latest| day <= self.ranges[latest].1)
     }
 }
 
 type Range = (Date, Date);
+
+fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| {
+        let overlap = next.0 <= kept.1;
+        if overlap {
+            kept.1 = kept.1.max(next.1);
+        }
+        overlap
+    });
+    ranges
+}
 
 fn lines(text: &str) -> Result<Vec<Range>, CalendarError> {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
@@ -64,44 +77,16 @@ fn lines(text: &str) -> Result<Vec<Range>, CalendarError> {
         }
         let day = |text: &str| {
             let parsed = Date::strptime("%Y-%m-%d", text.trim());
-            parsed.map_err(|_| CalendarError::Day { line, value: value.to_owned() })
+            parsed.map_err(|_| CalendarError::Day { line, value: clipped(value) })
         };
         let (first, last) = value.split_once("..").unwrap_or((value, value));
         let range = (day(first)?, day(last)?);
         if range.1 < range.0 {
-            return Err(CalendarError::Backwards { line, value: value.to_owned() });
+            return Err(CalendarError::Backwards { line, value: clipped(value) });
         }
         ranges.push(range);
     }
     Ok(ranges)
-}
-
-fn events(text: &str) -> Result<Vec<Range>, CalendarError> {
-    let calendar: Ics = text.trim_start_matches('\u{feff}').parse().map_err(CalendarError::Ics)?;
-    let events = calendar.components.iter().filter_map(|component| match component {
-        CalendarComponent::Event(event) => Some(event),
-        _ => None,
-    });
-    events.map(range).collect()
-}
-
-/// The days of an event. The end of one of whole days is the day after.
-fn range(event: &Event) -> Result<Range, CalendarError> {
-    let name = || event.get_summary().unwrap_or("without a summary").to_owned();
-    if let Some(rule) = event.property_value("RRULE") {
-        return Err(CalendarError::Repeats { event: name(), rule: rule.to_owned() });
-    }
-    let day = |property: &str| {
-        let value = event.property_value(property)?;
-        Some((Date::strptime("%Y%m%d", value.get(..8)?).ok()?, value.len() == 8))
-    };
-    let (first, _) = day("DTSTART").ok_or_else(|| CalendarError::Start { event: name() })?;
-    let last = match day("DTEND") {
-        Some((end, true)) => end.yesterday().unwrap_or(end),
-        Some((end, false)) => end,
-        None => first,
-    };
-    Ok((first, last.max(first)))
 }
 
 #[cfg(test)]
@@ -139,18 +124,41 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_ends_at_midnight_or_is_cancelled_has_no_day_more() {
+        let timed =
+            ICS.replace(";VALUE=DATE:20261001", ":20261001T000000").replace(";VALUE=DATE:20261009", ":20261009T000000");
+        assert_eq!(days(&Calendar::parse(&timed).unwrap(), 2026), 8);
+        let cancelled = ICS.replace("UID:2\r\n", "UID:2\r\nSTATUS:CANCELLED\r\n");
+        assert_eq!(days(&Calendar::parse(&cancelled).unwrap(), 2027), 0);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_line_and_mend() {
         let repeating = ICS.replace("UID:2\r\n", "UID:2\r\nSUMMARY:New Year\r\nRRULE:FREQ=YEARLY\r\n");
+        let listed = repeating.replace("RRULE:FREQ=YEARLY", "RDATE;VALUE=DATE:20280101");
+        let nested = "BEGIN:VCALENDAR\n".to_owned() + &"BEGIN:VEVENT\n".repeat(10_000);
+        // To the parser, an END of the same name and another BEGIN may stand on one line.
+        let hidden = nested[..40].to_owned() + "\nEND:VEVENTBEGIN:VEVENT";
         for (text, expected) in [
+            (nested.as_str(), "'BEGIN:VEVENT' is nested too deeply"),
+            (&hidden, "'END:VEVENTBEGIN:VEVENT' ends what did not begin"),
+            (&ICS[..ICS.len() - 15], "it is no iCalendar file: error: "),
+            (&"x".repeat(10_000), "xxx…' is no day"),
             ("2026-10-01\n1 Oct", "line 2: '1 Oct' is no day; write"),
             ("2026-02-30", "line 1: '2026-02-30' is no day"),
             ("2026-10-08..2026-10-01", "ends before it begins"),
             ("1900-01-01..2026-10-01", "more than 20000 days"),
+            (&listed, "event 'New Year' repeats (20280101)"),
+            (
+                &ICS.replace("DTEND;VALUE=DATE:20261009", "DURATION:P8D"),
+                "event 'National Day' ends at 'P8D', which is no day",
+            ),
             (&repeating, "event 'New Year' repeats (FREQ=YEARLY)"),
             (&ICS.replace("DTSTART;VALUE=DATE:20270101\r\n", ""), "has no DTSTART"),
         ] {
             let message = Calendar::parse(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
+            assert!(message.len() < 300, "{message}");
         }
     }
 }

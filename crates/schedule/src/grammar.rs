@@ -13,6 +13,9 @@ const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// The longest pause between two times that match: 29 February over a year like 2100.
 const LONGEST_PAUSE_YEARS: i16 = 9;
 
+/// The longest text, in bytes; six fields that list all their numbers have half as many.
+const LONGEST_TEXT: usize = 1000;
+
 /// Times of the clock's face.
 #[derive(Clone)]
 pub struct Schedule {
@@ -31,6 +34,8 @@ pub(crate) enum Times {
 /// Why a text is no schedule, in a sentence that names value and mend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
+    #[error("a schedule of {length} bytes is too long; write at most 1000")]
+    TooLong { length: usize },
     #[error(
         "'{text}' has {count} fields; write five (minute hour day-of-month month day-of-week) or six, with the second first, \
          as in '30 8 * * 1-5' or '0 30 8 ? * MON-FRI'"
@@ -59,6 +64,9 @@ impl Schedule {
     /// when day of month and day of week both match if one of them begins with `*` or is `?`, else when either does.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
         let text = text.trim();
+        if text.len() > LONGEST_TEXT {
+            return Err(ScheduleError::TooLong { length: text.len() });
+        }
         let times = match text.strip_prefix('@') {
             Some(word) => word_times(text, word)?,
             None => Times::Matching(Box::new(cron(text)?)),
@@ -273,6 +281,7 @@ mod tests {
             ("@daily 8", "'@daily 8' is not known"),
             ("@every 10", "is no duration"),
             ("@every 0.5s", "is no duration of at least 1s"),
+            (&"0,".repeat(1000), "of 2000 bytes is too long"),
             ("@date 2026-02-30 08:00:00", "is no day and time"),
         ] {
             let message = refusal(text);

@@ -11,3 +11,13 @@ mod rule;
 pub use calendar::{Calendar, CalendarError, MAX_DAYS};
 pub use grammar::{Schedule, ScheduleError};
 pub use rule::{Days, Rule, UnknownZone, zone};
+
+/// The beginning of a text, in one line: short enough for an error that is shown in a status.
+fn clipped(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
