@@ -54,15 +54,14 @@ enum Direction {
 impl Rule {
     /// The first instant after `after` at which the rule is due, within ten years.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let local = self.zone.to_datetime(after);
         match &self.schedule.times {
             Times::Every(seconds) => self.every(*seconds, after, Direction::Forward),
             Times::Once(at) => self.admitted(*at).filter(|instant| *instant > after),
             Times::Matching(_) => {
-                let mut from = local;
+                let mut from = self.shown(after)?;
                 loop {
                     let found = self.face(from, Direction::Forward)?;
-                    // In an hour that is repeated, the clock shows times that were due before.
+                    // Several times of a gap are due together.
                     match self.instant(found).filter(|instant| *instant > after) {
                         Some(instant) => return Some(instant),
                         None => from = found,
@@ -78,7 +77,7 @@ impl Rule {
             Times::Every(seconds) => self.every(*seconds, by, Direction::Backward),
             Times::Once(at) => self.admitted(*at).filter(|instant| *instant <= by),
             Times::Matching(_) => {
-                let mut from = self.latest_face(by)?.checked_add(1.second()).ok()?;
+                let mut from = self.shown(by)?.checked_add(1.second()).ok()?;
                 loop {
                     let found = self.face(from, Direction::Backward)?;
                     match self.instant(found).filter(|instant| *instant <= by) {
@@ -90,17 +89,16 @@ impl Rule {
         }
     }
 
-    /// The latest time of the clock's face whose instant may be `by` or before: in the second pass of an hour that is
-    /// repeated, all of that hour was due in the first.
-    fn latest_face(&self, by: Timestamp) -> Option<DateTime> {
-        let local = self.zone.to_datetime(by);
-        match self.zone.to_ambiguous_timestamp(local).offset() {
-            AmbiguousOffset::Fold { before, after } if self.instant(local)? < by => {
-                let repeated = i64::from(before.seconds()) - i64::from(after.seconds());
-                local.checked_add(repeated.seconds()).ok()
-            }
-            _ => Some(local),
+    /// The latest time that the clock's face has shown by `at`. In the second pass of an hour that is repeated, that is
+    /// the end of the first: what is shown again was due before.
+    fn shown(&self, at: Timestamp) -> Option<DateTime> {
+        let local = self.zone.to_datetime(at);
+        let is_repeated = self.zone.to_ambiguous_timestamp(local).is_ambiguous() && self.instant(local)? < at;
+        if !is_repeated {
+            return Some(local);
         }
+        let second_pass = self.zone.preceding(at.checked_add(1.nanosecond()).ok()?).next()?.timestamp();
+        Some(self.zone.to_datetime(second_pass.checked_sub(1.nanosecond()).ok()?))
     }
 
     fn admitted(&self, at: DateTime) -> Option<Timestamp> {

@@ -57,6 +57,22 @@ fn a_time_that_the_clock_repeats_is_due_once() {
 }
 
 #[test]
+fn fractions_of_a_second_count() {
+    let each = rule("* * * * * *", "America/New_York");
+    for (now, last, next) in [
+        ("2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z", "2026-06-01T12:00:01Z"),
+        ("2026-06-01T12:00:00.5Z", "2026-06-01T12:00:00Z", "2026-06-01T12:00:01Z"),
+        // The clock shows 01:00 to 02:00 again from 06:00 on.
+        ("2026-11-01T05:59:59.5Z", "2026-11-01T05:59:59Z", "2026-11-01T07:00:00Z"),
+        ("2026-11-01T06:00:00Z", "2026-11-01T05:59:59Z", "2026-11-01T07:00:00Z"),
+        ("2026-11-01T06:59:59.999Z", "2026-11-01T05:59:59Z", "2026-11-01T07:00:00Z"),
+        ("2026-11-01T07:00:00Z", "2026-11-01T07:00:00Z", "2026-11-01T07:00:01Z"),
+    ] {
+        assert_eq!((each.last(at(now)), each.next(at(now))), (Some(at(last)), Some(at(next))), "{now}");
+    }
+}
+
+#[test]
 fn midnights_that_do_not_exist_are_due_when_the_day_begins() {
     // Sao Paulo: 2018-11-04 00:00 is 01:00. Beirut: 2026-03-29 00:00 is 01:00.
     assert_eq!(
