@@ -66,7 +66,7 @@ struct Size {
 /// Decides the size.
 pub fn decide(scene: &Scene<'_>) -> Decision {
     let due = clock::due(scene);
-    let next = clock::upcoming(scene.spec, scene.now, TOLD);
+    let next = clock::upcoming(scene, TOLD);
     let order = order(scene);
     let is_new = order.as_ref().is_some_and(|order| order.time.0 == scene.now);
     // Where no schedule ends it, an order is where metrics go on from.

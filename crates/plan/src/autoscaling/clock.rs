@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use penstock_api::autoscaling::DueSchedule;
 
-use super::{Scene, ValidAutoscaling, ValidSchedule};
+use super::{Scene, ValidSchedule};
 
 /// The schedule that was due last; of several at the same instant, the last in the list.
 pub(super) fn due(scene: &Scene<'_>) -> Option<DueSchedule> {
@@ -14,22 +14,18 @@ pub(super) fn due(scene: &Scene<'_>) -> Option<DueSchedule> {
 }
 
 fn last(schedule: &ValidSchedule, scene: &Scene<'_>) -> Option<Timestamp> {
-    let mut at = schedule.rule.last(scene.now)?;
-    if schedule.run_once {
+    let at = if schedule.run_once {
         // Its first time only.
-        at = schedule.rule.next(scene.created).filter(|first| *first <= scene.now)?;
+        schedule.rule.next(scene.created).filter(|first| *first <= scene.now)?
+    } else {
+        schedule.rule.last(scene.now).filter(|last| *last > scene.created)?
+    };
+    let in_force = scene.kept.schedule.as_ref().filter(|kept| kept.name == schedule.name).map(|kept| kept.time.0);
+    match schedule.starting_deadline {
+        // Nobody saw it in time: what it asked for before stays.
+        Some(deadline) if scene.now > at + deadline => in_force.filter(|before| *before <= at),
+        _ => Some(at),
     }
-    if at <= scene.created {
-        return None;
-    }
-    is_in_time(schedule, at, scene).then_some(at)
-}
-
-/// A time that was acted on, or that is seen before its deadline.
-fn is_in_time(schedule: &ValidSchedule, at: Timestamp, scene: &Scene<'_>) -> bool {
-    let Some(deadline) = schedule.starting_deadline else { return true };
-    let acted_on = scene.kept.schedule.as_ref().is_some_and(|kept| kept.name == schedule.name && kept.time.0 == at);
-    acted_on || scene.now <= at + deadline
 }
 
 fn told(schedule: &ValidSchedule, at: Timestamp) -> DueSchedule {
@@ -37,16 +33,16 @@ fn told(schedule: &ValidSchedule, at: Timestamp) -> DueSchedule {
 }
 
 /// The next `count` times, the earliest first.
-pub(super) fn upcoming(spec: &ValidAutoscaling, now: Timestamp, count: usize) -> Vec<DueSchedule> {
+pub(super) fn upcoming(scene: &Scene<'_>, count: usize) -> Vec<DueSchedule> {
     let mut all = Vec::new();
-    for schedule in spec.schedules.iter().filter(|schedule| !schedule.suspend) {
-        let mut at = now;
-        let times = if schedule.run_once { 1 } else { count };
-        for _ in 0..times {
-            let Some(next) = schedule.rule.next(at) else { break };
-            all.push(told(schedule, next));
-            at = next;
+    for schedule in scene.spec.schedules.iter().filter(|schedule| !schedule.suspend) {
+        if schedule.run_once {
+            let first = schedule.rule.next(scene.created).filter(|first| *first > scene.now);
+            all.extend(first.map(|first| told(schedule, first)));
+            continue;
         }
+        let times = std::iter::successors(schedule.rule.next(scene.now), |at| schedule.rule.next(*at));
+        all.extend(times.take(count).map(|at| told(schedule, at)));
     }
     all.sort_by_key(|due| due.time.0);
     all.truncate(count);

@@ -156,6 +156,21 @@ fn run_once_deadline_and_suspend_are_heeded() {
 }
 
 #[test]
+fn a_time_that_nobody_saw_before_its_deadline_changes_nothing() {
+    let schedules = json!([
+        {"name": "prompt", "schedule": "0 12 * * *", "replicas": 5, "startingDeadlineSeconds": 600},
+        {"name": "once", "schedule": "0 18 * * *", "replicas": 9, "runOnce": true, "startingDeadlineSeconds": 600},
+    ]);
+    let mut world = World::new(json!({"maxReplicas": 20, "schedules": schedules}), "2026-11-25T06:00:00Z");
+    world.replicas = 2;
+    assert_eq!(world.pass_at("2026-11-25T12:10:01Z").0, 2, "too late, and nothing was in force");
+    assert_eq!(world.pass_at("2026-11-26T12:05:00Z").0, 5);
+    assert_eq!(world.pass_at("2026-11-27T13:00:00Z").0, 5, "too late, and what was in force stays");
+    let next: Vec<_> = world.kept.next.iter().map(|next| next.name.as_str()).collect();
+    assert_eq!(next, ["prompt", "prompt", "prompt"], "once was on the first day, and is not to come again");
+}
+
+#[test]
 fn of_two_schedules_at_one_instant_the_last_in_the_list_counts() {
     let both =
         json!([{"name": "a", "schedule": "@daily", "replicas": 4}, {"name": "b", "schedule": "@daily", "replicas": 2}]);
