@@ -5,10 +5,12 @@
 
 use std::{
     fs,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use penstock_cli::local::{Fleet, UpOptions};
 use penstock_testkit::s3::{S3Options, S3Server};
 use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
@@ -166,6 +168,30 @@ fn a_mount_whose_workers_are_all_new_finds_them() {
     }
     machine.up(&manifest(&server, 2));
     read_all(&mount, 8);
+}
+
+#[test]
+fn a_worker_whose_port_was_taken_is_started_again() {
+    let (machine, server) = (Machine::new(), server_with(1));
+    fs::write(machine.path("manifest.yaml"), manifest(&server, 1)).unwrap();
+    let programs = machine.path("programs");
+    fs::create_dir(&programs).unwrap();
+    let penstock = Path::new(env!("CARGO_BIN_EXE_penstock"));
+    symlink(penstock.with_file_name("penstock-mount"), programs.join("penstock-mount")).unwrap();
+    // The first start ends as one does whose address is in use.
+    let (taken, worker) = (programs.join("taken"), penstock.with_file_name("penstock-worker"));
+    let script = format!(
+        "#!/bin/sh\n[ -e {0} ] || {{ touch {0}; echo Address already in use >&2; exit 1; }}\nexec {1} \"$@\"\n",
+        taken.display(),
+        worker.display(),
+    );
+    fs::write(programs.join("penstock-worker"), script).unwrap();
+    fs::set_permissions(programs.join("penstock-worker"), fs::Permissions::from_mode(0o700)).unwrap();
+    let (file, base, mount) = (machine.path("manifest.yaml"), machine.path("state"), Some(machine.path("mnt")));
+    let options = UpOptions { file, mount, base, programs: Some(programs) };
+    tokio::runtime::Runtime::new().unwrap().block_on(Fleet::up(&options)).unwrap();
+    assert!(taken.exists());
+    read_all(&machine.path("mnt"), 1);
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a hand-over may take before a leaving worker is ended all the same.
 const DRAIN: Duration = Duration::from_mins(10);
+/// How often a worker that ends before it answers is started.
+const STARTS: u32 = 3;
 /// How long a process may take to end by itself.
 const STOP: Duration = Duration::from_secs(10);
 /// How long a mount may take to appear.
@@ -175,9 +177,24 @@ impl Fleet {
     async fn add_worker(&mut self, ordinal: usize) -> Result<(), FleetError> {
         let id = format!("{}-{ordinal}", self.blueprint.worker);
         let worker = self.start_worker(&id)?;
-        self.state.workers.push(worker.clone());
-        self.save()?;
-        self.asker.wait_ready(&worker).await.map_err(|source| self.worker_error(&worker, source))?;
+        self.state.workers.push(worker);
+        self.until_ready(ordinal).await
+    }
+
+    /// Waits until a worker that was just started answers. It is started again where it has ended: a program that came
+    /// first may have got its port.
+    async fn until_ready(&mut self, index: usize) -> Result<(), FleetError> {
+        for left in (0..STARTS).rev() {
+            self.save()?;
+            let worker = &self.state.workers[index];
+            match self.asker.wait_ready(worker).await {
+                Ok(_) => break,
+                Err(_) if left > 0 && !worker.process.is_alive() => {
+                    self.state.workers[index] = self.start_worker(&worker.id)?;
+                }
+                Err(source) => return Err(self.worker_error(worker, source)),
+            }
+        }
         Ok(())
     }
 
@@ -197,11 +214,8 @@ impl Fleet {
             if self.state.workers[index].process.is_alive() {
                 continue;
             }
-            let id = self.state.workers[index].id.clone();
-            let worker = self.start_worker(&id)?;
-            self.state.workers[index] = worker.clone();
-            self.save()?;
-            self.asker.wait_ready(&worker).await.map_err(|source| self.worker_error(&worker, source))?;
+            self.state.workers[index] = self.start_worker(&self.state.workers[index].id)?;
+            self.until_ready(index).await?;
         }
         Ok(())
     }

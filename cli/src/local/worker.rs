@@ -49,7 +49,7 @@ pub(super) fn start(
     write_config(folder, id, blueprint, members)?;
     let sockets = folder.sockets().join(id);
     fs::create_dir_all(&sockets)?;
-    let (addr, http) = (free_address()?, free_address()?);
+    let [addr, http] = free_addresses()?;
     let mut command = Command::new(program);
     command.arg("--config-dir").arg(config_dir).args(["--id", id, "--listen", &addr, "--http", &http]);
     command.arg("--socket-dir").arg(sockets);
@@ -107,8 +107,10 @@ pub(super) fn member(worker: &Worker, config: &WorkerConfig) -> Member {
     Member { id: worker.id.clone(), addr: worker.addr.clone(), weight }
 }
 
-fn free_address() -> io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+/// Two that nobody has, at this moment.
+fn free_addresses() -> io::Result<[String; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?.to_string(), held[1].local_addr()?.to_string()])
 }
 
 /// Why a worker did not do what it was asked.
