@@ -103,6 +103,34 @@ async fn a_keeper_that_was_killed_is_given_the_mounts_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_told_to_end_waits_for_the_keeper_that_has_just_come() {
+    let mut node = Node::start().await;
+    node.start_keeper();
+    node.start_plugin().await;
+    node.publish("one").await;
+    let readers = Readers::start(&node, "one");
+    let before = readers.read();
+    node.kill_keeper();
+    node.tell_plugin_to_end();
+    node.start_keeper();
+    node.plugin_ends();
+    node.start_plugin().await;
+    readers.go_on(before).await;
+    // The old one still answers, and takes what it has with it.
+    let before = readers.read();
+    node.replace_keeper(|node| {
+        node.tell_plugin_to_end();
+        node.plugin_ends();
+    });
+    node.start_plugin().await;
+    readers.go_on(before).await;
+    readers.end();
+    assert_eq!(node.metric("penstock_mount_lost_sessions_total").await, 0);
+    node.leave(&["one"]).await;
+    node.assert_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_both_die_at_once_the_mount_is_lost_told_and_made_anew() {
     let mut node = Node::start().await;
     node.start_keeper();

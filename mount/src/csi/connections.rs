@@ -159,12 +159,28 @@ impl Connections {
         }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<PathBuf, Arc<Connection>>) -> T) {
+    pub(super) fn any(&self) -> bool {
+        !self.held.lock().by_path.is_empty()
+    }
+
+    /// Waits until a keeper has what is held now, having looked for it anew. False if none has within `limit`.
+    pub(super) async fn are_entrusted(&self, limit: Duration) -> bool {
+        let mut kept = self.kept.subscribe();
+        // Whoever follows looks again at every change.
+        let change = self.change(|_| ());
+        let there = kept.wait_for(|kept| kept.connected && kept.change >= change);
+        tokio::time::timeout(limit, there).await.is_ok()
+    }
+
+    /// Returns the number of this change.
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<PathBuf, Arc<Connection>>) -> T) -> u64 {
         let mut held = self.held.lock();
         change(&mut held.by_path);
         held.change += 1;
+        let number = held.change;
         drop(held);
         self.wake();
+        number
     }
 
     fn wake(&self) {

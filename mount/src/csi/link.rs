@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -19,7 +22,9 @@ use super::connections::{Connection, Connections, Kept};
 use crate::keeper::{Client, KeeperError};
 
 /// How often a keeper is looked for while there is none.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a plugin that is told to end waits for a keeper that is being replaced. Kubelet gives it 30 s.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What a former plugin gave to the keeper, by staging path. Blocks. Nothing where no keeper runs.
 pub fn kept(socket: &Path) -> BTreeMap<PathBuf, Connection> {
@@ -54,14 +59,23 @@ pub fn start(connections: &Arc<Connections>, socket: PathBuf) -> io::Result<()> 
     Ok(())
 }
 
+/// Before the plugin ends: waits until the keeper that is found at `socket` now has every mount, where a keeper ever ran.
+/// With the plugin's container end the mounts that no keeper has.
+pub async fn entrust(connections: &Connections, socket: &Path) {
+    if connections.any() && socket.exists() && !connections.are_entrusted(FAREWELL).await {
+        tracing::warn!("no keeper has the mounts: they end with this plugin's container");
+    }
+}
+
 fn follow(socket: &Path, changed: &OwnedFd, connections: &Weak<Connections>) {
     let mut absent = false;
     while connections.strong_count() > 0 {
+        let place = file_at(socket);
         match Client::connect(socket) {
             Ok(client) => {
                 tracing::info!(socket = %socket.display(), "connected with the keeper");
                 absent = false;
-                if let Err(error) = tell(&client, changed, connections) {
+                if let Err(error) = tell(&client, || file_at(socket) == place, changed, connections) {
                     tracing::warn!(%error, "the keeper is gone: until it is back, mounts end with this plugin");
                 }
             }
@@ -79,13 +93,22 @@ fn follow(socket: &Path, changed: &OwnedFd, connections: &Weak<Connections>) {
     }
 }
 
-/// Tells one keeper every change, until it or the connections are gone.
-fn tell(client: &Client, changed: &OwnedFd, connections: &Weak<Connections>) -> Result<(), KeeperError> {
+/// Tells one keeper every change, until it or the connections are gone, or another keeper has taken its place.
+fn tell(
+    client: &Client,
+    in_place: impl Fn() -> bool,
+    changed: &OwnedFd,
+    connections: &Weak<Connections>,
+) -> Result<(), KeeperError> {
     let mut told: BTreeMap<String, Weak<Connection>> =
         client.all()?.into_iter().map(|item| (item.name, Weak::new())).collect();
     loop {
         drain(changed);
         let Some(connections) = connections.upgrade() else { return Ok(()) };
+        // One that is ending may still answer while its successor listens.
+        if !in_place() {
+            return Err(KeeperError::Gone);
+        }
         let (wanted, change) = connections.wanted();
         for name in told.keys().filter(|name| !wanted.contains_key(*name)) {
             client.remove(name)?;
@@ -103,6 +126,11 @@ fn tell(client: &Client, changed: &OwnedFd, connections: &Weak<Connections>) -> 
             return Err(KeeperError::Gone);
         }
     }
+}
+
+/// Which file lies at the path: each keeper makes its own. Inodes are used again, so the time belongs to it.
+fn file_at(socket: &Path) -> Option<(u64, i64, i64)> {
+    socket.metadata().ok().map(|found| (found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 fn put(client: &Client, name: &str, connection: &Connection) -> Result<(), KeeperError> {

@@ -17,13 +17,14 @@ use tonic::transport::Server;
 use super::{
     CsiOptions, NodeService, authority,
     identity::IdentityService,
-    metrics,
+    link, metrics,
     proto::{
         csi::{identity_server::IdentityServer, node_server::NodeServer},
         registration::registration_server::RegistrationServer,
     },
     registration::RegistrationService,
 };
+use crate::keeper;
 
 /// Runs the node plugin until SIGTERM or SIGINT. Mounts and their processes stay.
 pub async fn run(options: CsiOptions) -> anyhow::Result<()> {
@@ -39,13 +40,14 @@ pub async fn run(options: CsiOptions) -> anyhow::Result<()> {
     run_until(options, stop).await
 }
 
-/// Runs the node plugin until `stop`; calls that are under way are finished first.
+/// Runs the node plugin until `stop`; calls that are under way are finished first, and the keeper has all mounts then.
 pub async fn run_until(options: CsiOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let socket = socket_path(&options.endpoint)?;
     let node = NodeService::restore(&options).await.context("cannot read back the state directory")?;
     if let Some(port) = options.http_port {
         tokio::spawn(metrics::serve(metrics::listen(port).await?, node.volumes()));
     }
+    let volumes = node.volumes();
     let identity = IdentityService { driver_name: options.driver_name.clone() };
     let listener = listen(&socket)?;
     tracing::info!(endpoint = %socket.display(), driver = %options.driver_name, "serving");
@@ -59,6 +61,7 @@ pub async fn run_until(options: CsiOptions, stop: CancellationToken) -> anyhow::
         register(&options, &socket, stop.clone()),
     );
     fs::remove_file(&socket).ok();
+    link::entrust(&volumes.connections, &keeper::socket_in(&volumes.state_dir)).await;
     served.map(|_| ())
 }
 

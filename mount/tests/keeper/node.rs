@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::PathBuf,
     process::{Child, Command},
     sync::{
@@ -95,14 +95,29 @@ impl Node {
 
     /// As in its container, in a PID namespace of its own: the plugin has no number there.
     pub(crate) fn start_keeper(&mut self) {
+        self.keeper = Some(self.another_keeper());
+    }
+
+    /// A successor while the keeper still runs; the old one is killed once `meanwhile` is over.
+    pub(crate) fn replace_keeper(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let new = self.another_keeper();
+        let old = self.keeper.replace(new);
+        meanwhile(self);
+        end(old);
+    }
+
+    fn another_keeper(&self) -> Child {
         let socket = self.keeper_socket();
+        let place = || fs::metadata(&socket).map(|found| (found.ino(), found.ctime_nsec())).ok();
+        let before = place();
         let program = env!("CARGO_BIN_EXE_penstock-keeper");
         let mut apart = Command::new("unshare");
         apart.args(["--pid", "--fork", "--kill-child", program]).arg(&socket);
-        self.keeper = Some(apart.spawn().unwrap());
-        while Client::connect(&socket).is_err() {
+        let keeper = apart.spawn().unwrap();
+        while place() == before || Client::connect(&socket).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
+        keeper
     }
 
     pub(crate) async fn start_plugin(&mut self) {
@@ -126,8 +141,24 @@ impl Node {
 
     /// As a container ends: the program first, then all that it has started.
     pub(crate) fn kill_plugin(&mut self) {
+        if let Some(plugin) = &mut self.plugin {
+            plugin.kill().unwrap();
+        }
+        self.plugin_ends();
+    }
+
+    /// As kubelet ends a container in time.
+    pub(crate) fn tell_plugin_to_end(&self) {
+        let plugin = Pid::from_child(self.plugin.as_ref().unwrap());
+        kill_process(plugin, Signal::TERM).unwrap();
+    }
+
+    /// Once the program has ended, all that it has started.
+    pub(crate) fn plugin_ends(&mut self) {
         let serving = self.rig.processes();
-        end(self.plugin.take());
+        if let Some(mut plugin) = self.plugin.take() {
+            plugin.wait().unwrap();
+        }
         for process in serving {
             let _ = kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL);
             while is_running(process) {
