@@ -80,13 +80,13 @@ impl Drains {
         progress.finished_epoch == self.members.list().epoch && progress.left_bytes == 0
     }
 
-    /// Hands all over if a list without this worker comes within [`NOTICE`], for `patience` at most.
-    pub(crate) async fn leave(self: &Arc<Self>, patience: Duration) {
+    /// Hands all over if a list without this worker comes within [`NOTICE`], for `patience` at most. Whether it came.
+    pub(crate) async fn leave(self: &Arc<Self>, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut lists = self.members.lists();
         let settled = lists.wait_for(|list| self.members.has_left(list) || !self.members.has_others(list));
         if !matches!(timeout(NOTICE.min(patience), settled).await, Ok(Ok(list)) if self.members.has_others(&list)) {
-            return;
+            return self.members.has_left(&self.members.list());
         }
         tracing::info!("handing over before the end");
         let handed_over = async {
@@ -107,6 +107,7 @@ impl Drains {
         if timeout_at(deadline, handed_over).await.is_err() {
             tracing::warn!(left = self.progress().left_bytes, "the time to hand over is over");
         }
+        true
     }
 
     async fn run(self: Arc<Self>) {

@@ -19,6 +19,7 @@ mod metrics;
 mod namespace;
 mod pins;
 mod readers;
+mod restarts;
 mod run;
 mod source;
 mod throttle;

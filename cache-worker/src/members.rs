@@ -16,24 +16,34 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, restarts::Restarts};
 
 /// A former owner that takes longer is passed over: the UFS is the surer way. The owner is asked for a sign of life.
 const ASK: Duration = Duration::from_secs(2);
 /// How long a worker that did not answer is not asked for cached bytes.
 const SICK: Duration = Duration::from_secs(5);
+/// Whatever a worker says, it is not waited for longer.
+const LONGEST_RESTART: Duration = Duration::from_secs(30);
 
 pub(crate) struct Members {
     id: String,
     list: watch::Sender<Arc<MemberList>>,
     pub(crate) pool: Pool,
     sick: Mutex<HashMap<String, Instant>>,
+    restarts: Restarts,
     metrics: Arc<Metrics>,
 }
 
 impl Members {
     pub(crate) fn new(id: String, pool: Pool, metrics: Arc<Metrics>) -> Self {
-        Self { id, list: watch::Sender::default(), pool, sick: Mutex::default(), metrics }
+        Self {
+            id,
+            list: watch::Sender::default(),
+            pool,
+            sick: Mutex::default(),
+            restarts: Restarts::default(),
+            metrics,
+        }
     }
 
     pub(crate) fn list(&self) -> Arc<MemberList> {
@@ -116,13 +126,33 @@ impl Members {
 
     /// Tells all others that what they know of `path` is out of date. Best effort: an answer lost here is one more `Stale`.
     pub(crate) async fn spread_forget(&self, path: &[u8]) {
+        self.spread(&Request::Forget { path: path.to_vec() }).await;
+    }
+
+    /// Asks all others to wait for this worker `within` that time; with zero, not any longer. Best effort: who does not hear
+    /// it asks the UFS.
+    pub(crate) async fn spread_restart(&self, within: Duration) {
+        self.spread(&Request::Restarting { id: self.id.clone(), within_ms: within.as_millis() as u64 }).await;
+    }
+
+    async fn spread(&self, request: &Request) {
         let list = self.list();
         let others = list.members.iter().filter(|member| !self.is_me(member));
         let calls = others.map(|member| async move {
             let address = Address::Tcp(member.addr.clone());
-            let _ = timeout(ASK, self.pool.call(&address, Request::Forget { path: path.to_vec() })).await;
+            let _ = timeout(ASK, self.pool.call(&address, request.clone())).await;
         });
         futures::future::join_all(calls).await;
+    }
+
+    /// Worker `id` starts again; it is waited for `within` that time, or is back when that is zero.
+    pub(crate) async fn restarting(&self, id: String, within: Duration) {
+        tracing::debug!(id, within = within.as_secs_f64(), "another worker starts again");
+        if let Some(member) = self.list().get(&id) {
+            self.pool.retry_now(&Address::Tcp(member.addr.clone())).await;
+        }
+        self.sick.lock().remove(&id);
+        self.restarts.expect(id, within.min(LONGEST_RESTART));
     }
 
     pub(crate) fn owns(&self, key: ObjectKey, offset: u64) -> bool {
@@ -179,6 +209,7 @@ impl Members {
         limit: u32,
     ) -> Option<(Vec<Entry>, bool)> {
         let owner = self.list().owner(PlacementKey::directory(directory)).filter(|owner| !self.is_me(owner))?.clone();
+        self.restarts.back(&owner.id).await;
         let request = Request::List { path: directory.to_vec(), after: after.map(<[u8]>::to_vec), limit };
         match self.pool.call(&Address::Tcp(owner.addr), request).await {
             Ok(Response::Entries { entries, more, .. }) => Some((entries, more)),
@@ -197,10 +228,13 @@ impl Members {
         let (offset, len) = (range.start, range.end - range.start);
         let request =
             Request::Read { object: object.clone(), offset, len: len as u32, pattern: Pattern::Random, reach };
-        let address = Address::Tcp(holder.addr.clone());
-        let answer = match reach {
-            Reach::Cache => timeout(ASK, self.pool.call(&address, request)).await.unwrap_or(Err(CallError::Timeout)),
-            Reach::Owner | Reach::Ufs => self.pool.call_patiently(&address, request, ASK).await,
+        let answer = loop {
+            self.restarts.back(&holder.id).await;
+            let answer = self.try_to_ask(holder, request.clone()).await;
+            // It may have gone since.
+            if matches!(answer, Ok(_) | Err(CallError::Failure(_))) || !self.restarts.is_away(&holder.id) {
+                break answer;
+            }
         };
         match answer {
             Ok(Response::Data(data)) if data.len() as u64 == len => {
@@ -215,6 +249,16 @@ impl Members {
                 self.sick.lock().insert(holder.id.clone(), Instant::now() + SICK);
                 Err(Unheld::Sick)
             }
+        }
+    }
+
+    async fn try_to_ask(&self, holder: &Member, request: Request) -> Result<Response, CallError> {
+        let address = Address::Tcp(holder.addr.clone());
+        match request {
+            Request::Read { reach: Reach::Cache, .. } => {
+                timeout(ASK, self.pool.call(&address, request)).await.unwrap_or(Err(CallError::Timeout))
+            }
+            _ => self.pool.call_patiently(&address, request, ASK).await,
         }
     }
 }

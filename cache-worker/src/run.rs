@@ -48,7 +48,8 @@ pub struct Options {
     pub http: String,
     /// Where `worker.sock` is made, if anywhere.
     pub socket_dir: Option<PathBuf>,
-    /// How long it may hand over before it stops, if it is taken off the member list.
+    /// How long it may hand over before it stops, if it is taken off the member list. Zero: nobody starts it again if it is
+    /// not.
     pub hand_over: Duration,
 }
 
@@ -156,6 +157,8 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     let members = worker.members.clone();
     tasks.spawn(async move {
         members.learn_from_all().await;
+        // Whoever waits for an earlier life of this worker need not any longer.
+        members.spread_restart(Duration::ZERO).await;
         members.follow().await;
     });
     let w = worker.clone();

@@ -38,6 +38,9 @@ use crate::{
     source::Source,
 };
 
+/// How long others wait for a worker whose container starts again: longer than it takes with the image on the node, and
+/// shorter than a reader would rather have the UFS asked.
+const RESTART: Duration = Duration::from_secs(10);
 /// Up to this many bytes a MEM tier is read on the runtime's own threads: a hop to another thread costs more.
 const INLINE: u64 = 1 << 20;
 /// From this many bytes on, what a memory tier has goes to the socket by sendfile.
@@ -130,9 +133,11 @@ impl Worker {
         self.metrics.mounts_in_trouble.set(troubled as u64);
     }
 
-    /// Hands over before the process ends, if the worker is to leave the fleet.
+    /// Before the process ends: hands over if the worker is to leave the fleet, else asks the others to wait for it.
     pub(crate) async fn leave(&self, patience: Duration) {
-        self.drains.leave(patience).await;
+        if !self.drains.leave(patience).await && !patience.is_zero() {
+            self.members.spread_restart(RESTART).await;
+        }
     }
 
     async fn answer(&self, role: Role, request: Request) -> Result<Reply, Failure> {
@@ -158,16 +163,7 @@ impl Worker {
             }
             Request::ReadLink { path } => Response::Target(self.catalog().read_link(&path).await?).into(),
             Request::Read { object, offset, len, pattern, reach } => {
-                let (key, range) = (object.key, offset..offset + u64::from(len));
-                let (reply, is_hit) = self.read(object, offset, len, pattern, reach).await?;
-                if role == Role::Client {
-                    self.readers.served(len.into(), is_hit);
-                }
-                // So an owner asks for what it keeps from now on.
-                if (role, reach) == (Role::Peer, Reach::Cache) {
-                    self.store.taken_over(&key, range);
-                }
-                reply
+                self.read(role, object, offset, len, pattern, reach).await?
             }
             Request::OpenLocal { object } => return self.open_local(object).await,
             Request::SetMembers(list) => {
@@ -191,6 +187,10 @@ impl Worker {
                 self.catalog().forget(&path);
                 Response::Done.into()
             }
+            Request::Restarting { id, within_ms } => {
+                self.members.restarting(id, Duration::from_millis(within_ms)).await;
+                Response::Done.into()
+            }
         })
     }
 
@@ -207,14 +207,15 @@ impl Worker {
 
     async fn read(
         &self,
+        role: Role,
         object: Object,
         offset: u64,
         len: u32,
         pattern: Pattern,
         reach: Reach,
-    ) -> Result<(Reply, bool), Failure> {
-        let route = self.members.route(object.key, offset, reach);
-        let (length, at) = (u64::from(len), (object.key, offset / EXTENT));
+    ) -> Result<Reply, Failure> {
+        let (key, route) = (object.key, self.members.route(object.key, offset, reach));
+        let length = u64::from(len);
         let stored = self.stored(&object, offset, len).await;
         let is_hit = stored.is_some();
         let reply = if let Some(reply) = stored {
@@ -228,8 +229,15 @@ impl Worker {
             Response::Data(bytes).into()
         };
         self.metrics.served.inc_by(length);
+        if role == Role::Client {
+            self.readers.served(length, is_hit);
+        }
+        // So an owner asks for what it keeps from now on.
+        if (role, reach) == (Role::Peer, Reach::Cache) {
+            self.store.taken_over(&key, offset..offset + length);
+        }
         // Only a reader asks the owner with [`Reach::Ufs`].
-        Ok((if route == reach { reply } else { self.share(reply, at, length) }, is_hit))
+        Ok(if route == reach { reply } else { self.share(reply, (key, offset / EXTENT), length) })
     }
 
     async fn fetch(&self, object: Object, range: Range<u64>, pattern: Pattern, reach: Reach) -> Result<Bytes, Failure> {
@@ -390,6 +398,7 @@ fn operation(request: &Request) -> &'static str {
         Request::Push { .. } => "push",
         Request::Forget { .. } => "forget",
         Request::SetLoads(_) => "set_loads",
+        Request::Restarting { .. } => "restarting",
     }
 }
 

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use common::{Fleet, Plan, Worker, eventually};
 use penstock_testkit::process::{ChildGuard, Spawn};
+use tokio::time::sleep;
 
 /// Workers that may hand over before they end, as in pods.
 async fn over_files(workers: usize) -> (Fleet, BTreeMap<String, Bytes>) {
@@ -81,6 +82,24 @@ async fn a_worker_that_only_starts_again_hands_nothing_over_and_keeps_all() {
     assert_eq!(cached(&fleet).await, before);
     fleet.check(&files).await;
     assert_eq!((cached(&fleet).await, fleet.s3.sent_bytes()), (before, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_the_bytes_of_a_worker_that_starts_again_waits_for_it() {
+    let (mut fleet, files) = over_files(3).await;
+    warm(&fleet, &files).await;
+    let mut away = fleet.workers.remove(1);
+    away.stop().await;
+    tokio::join!(fleet.check(&files), async {
+        sleep(Duration::from_secs(1)).await;
+        away.start();
+    });
+    assert_eq!(fleet.s3.sent_bytes(), 0);
+    fleet.ready(&away).await;
+    // It may be wrong about its return.
+    away.stop().await;
+    fleet.check(&files).await;
+    assert!(fleet.s3.sent_bytes() > 0, "nobody has what only the worker had that is away");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

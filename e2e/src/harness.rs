@@ -28,6 +28,7 @@ use arguments::Arguments;
 pub use case::Case;
 pub use data::Tree;
 pub use env::Env;
+pub use install::Release;
 pub use readers::{Loop, checked_pass};
 pub use witnesses::Witnesses;
 

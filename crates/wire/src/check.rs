@@ -29,9 +29,12 @@ pub(crate) fn check(role: Role, request: &Request) -> Result<(), Failure> {
             )
         }
         Request::SetLoads(orders) => check_loads(orders),
-        Request::Describe | Request::Changes { .. } | Request::SetMembers(_) | Request::Stats | Request::Drain => {
-            Ok(())
-        }
+        Request::Describe
+        | Request::Changes { .. }
+        | Request::SetMembers(_)
+        | Request::Stats
+        | Request::Drain
+        | Request::Restarting { .. } => Ok(()),
     }
 }
 
@@ -49,7 +52,8 @@ fn open_to_clients(request: &Request) -> bool {
         | Request::Drain
         | Request::Push { .. }
         | Request::Forget { .. }
-        | Request::SetLoads(_) => false,
+        | Request::SetLoads(_)
+        | Request::Restarting { .. } => false,
     }
 }
 

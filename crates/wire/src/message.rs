@@ -140,6 +140,14 @@ pub enum Request {
     /// [`Stats::loads`].
     #[n(12)]
     SetLoads(#[n(0)] Vec<LoadOrder>),
+    /// Peer only: worker `id` starts again, and is to be waited for `within_ms`; 0: it is there again.
+    #[n(13)]
+    Restarting {
+        #[n(0)]
+        id: String,
+        #[n(1)]
+        within_ms: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -153,6 +153,15 @@ impl Pool {
         self.newest.subscribe()
     }
 
+    /// Forgets failed attempts at `address`, which is known to be there.
+    pub async fn retry_now(&self, address: &Address) {
+        let of_address = |(route, slot): (&Route, &Arc<AsyncMutex<Slot>>)| (route.0 == *address).then(|| slot.clone());
+        let slots: Vec<_> = self.slots.lock().iter().filter_map(of_address).collect();
+        for slot in slots {
+            slot.lock().await.trouble = None;
+        }
+    }
+
     /// Closes what is not in `wanted` once the calls in flight are over.
     pub fn retain(&self, wanted: &BTreeSet<Address>) {
         self.slots.lock().retain(|(address, _), _| wanted.contains(address));

@@ -8,7 +8,7 @@ use kube::Client;
 use penstock_testkit::tools;
 use tempfile::TempDir;
 
-use super::{blocking, install};
+use super::{Release, blocking, install};
 use crate::cluster::{Cluster, ClusterOptions, KUBECONFIG_VARIABLE};
 use crate::s3::SeaweedFs;
 
@@ -43,7 +43,7 @@ impl Env {
             blocking(|| install::ensure_absent(cluster.kubeconfig()))?;
         }
         let s3 = SeaweedFs::start(host_address(&cluster)?).await?;
-        install::install(&cluster, &digest).await?;
+        install::install(&cluster, &digest, Release::Present).await?;
         Ok(Self { s3, cluster, digest, theirs, _folder: folder, _turn: turn })
     }
 
@@ -56,9 +56,9 @@ impl Env {
         install::NAMESPACE
     }
 
-    /// Installs Penstock again, after [`Self::uninstall`].
-    pub async fn install(&self) -> Result<()> {
-        install::install(&self.cluster, &self.digest).await
+    /// Installs Penstock again, after [`Self::uninstall`], or brings it to another release.
+    pub async fn install(&self, release: Release) -> Result<()> {
+        install::install(&self.cluster, &self.digest, release).await
     }
 
     /// Removes Penstock, as `helm uninstall` does. Blocks.

@@ -22,6 +22,33 @@ const PROGRAMS: [&str; 4] = ["penstock-operator", "penstock-worker", "penstock-m
 const READER: &str = "penstock-e2e-reader";
 const DIGEST: &str = "penstock.dev/e2e-digest";
 
+/// A chart and the image of its programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The chart that was released first, with the programs of this build: no binaries are kept.
+    First,
+    /// This build.
+    Present,
+    /// This build under another tag.
+    Next,
+}
+
+impl Release {
+    fn chart(self) -> PathBuf {
+        tools::workspace_root().join(match self {
+            Self::First => "e2e/testdata/first-release",
+            Self::Present | Self::Next => "charts/penstock",
+        })
+    }
+
+    fn image(self) -> String {
+        match self {
+            Self::First | Self::Present => image::penstock_name(),
+            Self::Next => image::PENSTOCK_NEXT.into(),
+        }
+    }
+}
+
 /// Images to load into nodes, and what tells one build of Penstock from another.
 pub(super) struct Images {
     pub(super) archives: Vec<PathBuf>,
@@ -74,15 +101,15 @@ fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Installs the chart, or brings an installed one to this build. Returns when operator and node plugins are ready.
-pub(super) async fn install(cluster: &Cluster, digest: &str) -> Result<()> {
+/// Installs the release, or brings an installed one to it. Returns when operator and node plugins are ready.
+pub(super) async fn install(cluster: &Cluster, digest: &str, release: Release) -> Result<()> {
     super::blocking(|| {
         let mut helm = helm(cluster.kubeconfig())?;
-        helm.args(["upgrade", "--install", RELEASE]).arg(tools::workspace_root().join("charts/penstock"));
+        helm.args(["upgrade", "--install", RELEASE]).arg(release.chart());
         // An earlier release of the chart left CRDs that are no release's.
         helm.args(["--create-namespace", "--take-ownership", "--wait", "--timeout", "3m"]);
         for part in ["operator", "worker", "mount"] {
-            helm.arg("--set-string").arg(format!("{part}.image={}", image::penstock_name()));
+            helm.arg("--set-string").arg(format!("{part}.image={}", release.image()));
         }
         // A new image under the old name changes no pod: this does.
         helm.arg("--set-string").arg(format!("podAnnotations.{}={digest}", DIGEST.replace('.', "\\.")));

@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         #[exclusive]
         upgrades::an_operator_that_dies_is_followed_by_its_standby,
         #[exclusive]
+        upgrades::a_new_worker_image_costs_readers_a_pause,
+        #[exclusive]
+        upgrades::a_chart_of_the_first_release_is_upgraded_under_readers,
+        #[exclusive]
         upgrades::a_plugin_killed_ten_times_costs_readers_a_pause,
         #[exclusive]
         upgrades::a_deleted_plugin_pod_costs_readers_a_pause,

@@ -7,10 +7,13 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
+use kube::core::DynamicObject;
 use kube::{Api, ResourceExt};
-use penstock_e2e::harness::{Case, Skip, Witnesses, blocking};
-use penstock_e2e::kubectl::wait_for;
+use penstock_e2e::harness::{Case, Release, Skip, Witnesses, blocking};
+use penstock_e2e::image::PENSTOCK_NEXT;
+use penstock_e2e::kubectl::{condition, wait_for};
 use penstock_e2e::pods;
+use serde_json::json;
 
 use crate::changes::nothing_is_left;
 
@@ -35,6 +38,33 @@ pub(crate) async fn an_operator_that_dies_is_followed_by_its_standby(case: &Case
         })
         .await?;
     ensure!(leader != self::leader(case).await?, "{leader} still leads");
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_new_worker_image_costs_readers_a_pause(case: &Case<'_>) -> Result<()> {
+    // On a cluster of one's own there is no second image.
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    let witnesses = witnessed(case, 3, case.env.cluster.nodes()).await?;
+    let change = json!({"spec": {"worker": {"image": PENSTOCK_NEXT}}}).to_string();
+    let changed = on_next_image(case, async {
+        case.kubectl(&["patch", "cacheruntime", DATASET, "--type=merge", "--patch", &change]).map(drop)
+    });
+    witnesses.during("the workers' image is changed", changed).await?;
+    witnesses.stop().await
+}
+
+pub(crate) async fn a_chart_of_the_first_release_is_upgraded_under_readers(case: &Case<'_>) -> Result<()> {
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    case.env.install(Release::First).await?;
+    let result = upgraded(case).await;
+    case.env.install(Release::Present).await?;
+    result
+}
+
+async fn upgraded(case: &Case<'_>) -> Result<()> {
+    let witnesses = witnessed(case, 3, case.env.cluster.nodes()).await?;
+    let upgraded = on_next_image(case, Box::pin(case.env.install(Release::Next)));
+    witnesses.during("the chart and all images are upgraded", upgraded).await?;
     witnesses.stop().await
 }
 
@@ -97,7 +127,7 @@ pub(crate) async fn an_uninstall_waits_for_readers_and_then_leaves_nothing(case:
         .await?;
     witnesses.stop().await?;
     let result = uninstalled(case).await;
-    case.env.install().await?;
+    case.env.install(Release::Present).await?;
     result?;
     // What was left serves again.
     case.wait_dataset(DATASET, "Ready", "True").await?;
@@ -121,6 +151,38 @@ async fn witnessed<'a>(case: &'a Case<'a>, replicas: u32, nodes: &[String]) -> R
     let tree = case.store(&files)?;
     case.serve(DATASET, replicas, QUOTA).await?;
     Witnesses::start(case, DATASET, &tree, nodes).await
+}
+
+/// Waits until all workers run the next image because of `work`.
+///
+/// # Errors
+/// Also when one got another pod.
+async fn on_next_image(case: &Case<'_>, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let pods = |workers: Vec<(String, String)>| workers.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>();
+    let before = pods(workers(case).await?);
+    work.await?;
+    wait_for("all workers to run the new image", LIMIT, || async {
+        Ok(workers(case).await?.iter().all(|(_, image)| image == PENSTOCK_NEXT).then_some(()))
+    })
+    .await?;
+    let updated = |runtime: &DynamicObject| condition(runtime, "Updated").is_some_and(|c| c["status"] == "True");
+    case.wait_object("CacheRuntime", DATASET, "Updated", updated).await?;
+    case.wait_workers(DATASET, 3).await?;
+    ensure!(before == pods(workers(case).await?), "pods were replaced");
+    Ok(())
+}
+
+/// UID and the image that runs, of each worker's pod, in order.
+async fn workers(case: &Case<'_>) -> Result<Vec<(String, String)>> {
+    let pods: Api<Pod> = Api::namespaced(case.env.client(), &case.namespace);
+    let running = |pod: Pod| {
+        let statuses = pod.status.clone().and_then(|status| status.container_statuses).unwrap_or_default();
+        let image = statuses.into_iter().next().map(|status| status.image).unwrap_or_default();
+        (pod.uid().unwrap_or_default(), image)
+    };
+    let mut list = pods.list(&ListParams::default().labels(WORKER)).await?.items;
+    list.sort_by_key(ResourceExt::name_any);
+    Ok(list.into_iter().map(running).collect())
 }
 
 /// The pod of the operator that leads.
