@@ -8,6 +8,7 @@ pub mod abort;
 pub mod authority;
 pub mod connections;
 pub mod daemon;
+pub mod events;
 pub mod identity;
 pub mod link;
 pub mod locks;

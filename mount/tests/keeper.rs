@@ -28,8 +28,11 @@ use std::{
     },
 };
 
+use k8s_openapi::api::{core::v1::ObjectReference, events::v1::Event};
+use kube::{Api, api::ListParams};
 use node::{Node, Readers};
 use penstock_mount::keeper::{Client, KeeperError};
+use penstock_testkit::control_plane::ControlPlane;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect, listen, recvmsg, sendmsg, socket_with,
@@ -137,6 +140,8 @@ async fn when_both_die_at_once_the_mount_is_lost_told_and_made_anew() {
     node.start_plugin().await;
     node.publish("one").await;
     let held = File::open(node.rig.target("one")).unwrap();
+    let plane = ControlPlane::start().await.unwrap();
+    node.kubeconfig = Some(plane.kubeconfig().to_owned());
     node.kill_both();
     let told = rustix::io::Errno::from_io_error(&held.metadata().unwrap_err()).unwrap();
     assert!([rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED].contains(&told), "{told}");
@@ -145,12 +150,42 @@ async fn when_both_die_at_once_the_mount_is_lost_told_and_made_anew() {
     assert_eq!(node.metric("penstock_mount_lost_sessions_total").await, 1);
     let condition = node.rig.stats("one").await.unwrap().volume_condition.unwrap();
     assert!(condition.abnormal && condition.message.contains("died"), "{}", condition.message);
+    let told = event(&plane).await;
+    assert_eq!((told.type_.as_deref(), told.reason.as_deref()), (Some("Warning"), Some("MountLost")));
+    assert_eq!(told.regarding.unwrap(), pod("one"));
+    let note = told.note.unwrap();
+    assert!(note.contains(node.dataset) && note.contains("ended at the same time") && note.contains("started again"));
     // As kubelet does from time to time.
     node.publish("one").await;
     node.check("one");
     assert!(!node.rig.stats("one").await.unwrap().volume_condition.unwrap().abnormal);
     node.leave(&["one"]).await;
     node.assert_nothing_is_left().await;
+}
+
+/// The pod's only Event.
+async fn event(plane: &ControlPlane) -> Event {
+    let events = Api::<Event>::namespaced(plane.client(), "default");
+    loop {
+        let found = events.list(&ListParams::default().fields("reason=MountLost")).await.unwrap().items;
+        if let [event] = found.as_slice() {
+            return event.clone();
+        }
+        assert!(found.is_empty(), "{found:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn pod(name: &str) -> ObjectReference {
+    let some = |text: &str| Some(text.to_owned());
+    ObjectReference {
+        api_version: some("v1"),
+        kind: some("Pod"),
+        namespace: some("default"),
+        name: some(name),
+        uid: Some(format!("uid-{name}")),
+        ..ObjectReference::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

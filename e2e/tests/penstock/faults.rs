@@ -45,6 +45,27 @@ pub(crate) async fn a_killed_worker_container_keeps_its_memory_tier(case: &Case<
     reader.stop().await.map(drop)
 }
 
+pub(crate) async fn a_killed_reader_is_let_go_while_another_waits(case: &Case<'_>) -> Result<()> {
+    case.store(&FILES)?;
+    case.serve("absent", 1, "64Mi").await?;
+    case.kubectl(&["scale", "cacheruntime/absent", "--replicas=0"])?;
+    case.wait_workers("absent", 0).await?;
+    // No worker answers either of them.
+    let script = "cat /data/a > /dev/null & one=$!
+        cat /data/b > /dev/null & two=$!
+        sleep 2
+        kill -0 $one
+        kill -9 $one
+        wait $one || status=$?
+        kill -0 $two
+        echo killed with status $status
+        kill -9 $two
+        wait $two || true";
+    let printed = case.run(&case.script("readers", "absent", script)).await?;
+    ensure!(printed.contains("killed with status 137"), "the pod printed {printed}");
+    Ok(())
+}
+
 /// Returns once its successor is ready.
 async fn kill_container(case: &Case<'_>, worker: &str) -> Result<()> {
     let client = case.env.client();

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         elastic::a_load_warms_what_readers_then_need_not_fetch,
         faults::a_killed_worker_pod_disturbs_no_reader,
         faults::a_killed_worker_container_keeps_its_memory_tier,
+        faults::a_killed_reader_is_let_go_while_another_waits,
         #[exclusive]
         faults::a_killed_operator_disturbs_no_reader_and_goes_on,
         #[exclusive]
@@ -63,6 +64,8 @@ fn main() -> ExitCode {
         upgrades::a_deleted_plugin_pod_costs_readers_a_pause,
         #[exclusive]
         upgrades::a_killed_keeper_is_given_the_mounts_again,
+        #[exclusive]
+        upgrades::pods_are_told_when_keeper_and_plugin_are_killed_at_once,
         #[exclusive]
         upgrades::a_drained_node_hands_its_workers_data_over,
         #[exclusive]

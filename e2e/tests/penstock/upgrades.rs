@@ -16,6 +16,7 @@ use penstock_e2e::pods;
 use serde_json::json;
 
 use crate::changes::nothing_is_left;
+use crate::says::event;
 
 const LIMIT: Duration = Duration::from_mins(2);
 const DATASET: &str = "steady";
@@ -96,6 +97,28 @@ pub(crate) async fn a_killed_keeper_is_given_the_mounts_again(case: &Case<'_>) -
     witnesses.during("the keeper's pod is deleted", replaced(case, KEEPER, &nodes[0])).await?;
     witnesses.during("the plugin's pod after it", replaced(case, PLUGIN, &nodes[0])).await?;
     witnesses.stop().await
+}
+
+pub(crate) async fn pods_are_told_when_keeper_and_plugin_are_killed_at_once(case: &Case<'_>) -> Result<()> {
+    case.env.cluster.node_access().map_err(|why| Skip(why.into()))?;
+    let (client, system, node) = (case.env.client(), case.env.system_namespace(), &case.env.cluster.nodes()[0]);
+    case.store(&[("a", 1_000_000)])?;
+    case.serve(DATASET, 1, QUOTA).await?;
+    pods::start(&client, &case.script("reader", DATASET, "cat /data/a > /dev/null; sleep 600").on(node)).await?;
+    pods::wait_ready(&client, &case.namespace, "reader", LIMIT).await?;
+    let mut killed = Vec::new();
+    for (selector, container) in [(KEEPER, "keeper"), (PLUGIN, "mount")] {
+        let pod = pod_on(case, system, selector, node).await?;
+        let (node, id) = pods::container_id(&client, system, &pod, container).await?;
+        killed.push((pod, container, node, id));
+    }
+    for (_, _, node, id) in &killed {
+        case.env.cluster.kill_container(node, id)?;
+    }
+    for (pod, container, _, id) in &killed {
+        pods::wait_restarted(&client, system, pod, container, id, LIMIT).await?;
+    }
+    event(case, "Pod", "reader", "Warning", "MountLost", &[DATASET, "ended at the same time", "started again"]).await
 }
 
 pub(crate) async fn a_drained_node_hands_its_workers_data_over(case: &Case<'_>) -> Result<()> {
@@ -198,26 +221,29 @@ async fn leader(case: &Case<'_>) -> Result<String> {
 /// SIGKILL for the container of Penstock's pod on a node; returns when its successor is ready.
 async fn killed(case: &Case<'_>, selector: &str, container: &str, node: &str) -> Result<()> {
     let (client, system) = (case.env.client(), case.env.system_namespace());
-    let found = pods_on(case, system, selector, node).await?;
-    let pod = found.first().with_context(|| format!("no pod of {selector} on {node}"))?;
-    let (node, id) = pods::container_id(&client, system, pod, container).await?;
+    let pod = pod_on(case, system, selector, node).await?;
+    let (node, id) = pods::container_id(&client, system, &pod, container).await?;
     case.env.cluster.kill_container(&node, &id)?;
-    pods::wait_restarted(&client, system, pod, container, &id, LIMIT).await
+    pods::wait_restarted(&client, system, &pod, container, &id, LIMIT).await
 }
 
 /// Deletes Penstock's pod on a node as `kubectl delete` does; returns when its successor is ready.
 async fn replaced(case: &Case<'_>, selector: &str, node: &str) -> Result<()> {
     let (client, system) = (case.env.client(), case.env.system_namespace());
-    let found = pods_on(case, system, selector, node).await?;
-    let old = found.first().with_context(|| format!("no pod of {selector} on {node}"))?;
+    let old = pod_on(case, system, selector, node).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), system);
-    pods.delete(old, &DeleteParams::default()).await?;
+    pods.delete(&old, &DeleteParams::default()).await?;
     wait_for(&format!("a successor of {old}"), LIMIT, || async {
         let ready = pods::ready(&client, system, selector).await?;
         let there = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
-        Ok(ready.iter().any(|pod| there(pod) && pod.name_any() != *old).then_some(()))
+        Ok(ready.iter().any(|pod| there(pod) && pod.name_any() != old).then_some(()))
     })
     .await
+}
+
+async fn pod_on(case: &Case<'_>, namespace: &str, selector: &str, node: &str) -> Result<String> {
+    let found = pods_on(case, namespace, selector, node).await?;
+    found.into_iter().next().with_context(|| format!("no pod of {selector} on {node}"))
 }
 
 /// Names of the pods on a node.

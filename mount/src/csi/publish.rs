@@ -14,7 +14,7 @@ use super::{
     request::{self, RequestError, Source},
     sockets::{self, SocketDirError},
     stage::StageError,
-    state::{Published, PublishedRecord, StateError},
+    state::{PodRef, Published, PublishedRecord, StateError},
     volumes::Volumes,
 };
 
@@ -90,7 +90,7 @@ impl Volumes {
         let _guard = self.locks.lock(volume_id).await;
         self.ensure_staged(volume_id, &staging, &source).await?;
         // Read-only also where the caller would allow writes: so is the file system.
-        self.publish_dataset(volume_id, &target, &staging).await
+        self.publish_dataset(volume_id, &target, &staging, request::pod(&request.volume_context)).await
     }
 
     /// Brings a staged volume back whose process died, if the key is known.
@@ -110,13 +110,21 @@ impl Volumes {
         }
     }
 
-    async fn publish_dataset(&self, volume_id: &str, target: &Path, staging: &Path) -> Result<(), PublishError> {
+    async fn publish_dataset(
+        &self,
+        volume_id: &str,
+        target: &Path,
+        staging: &Path,
+        pod: Option<PodRef>,
+    ) -> Result<(), PublishError> {
         if shows(mounts::at(target)?.as_ref(), mounts::at(staging)?.as_ref()) {
             return Ok(());
         }
         let what = Published::Dataset { staging_path: staging.to_owned() };
-        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-        self.bind(volume_id, staging, target, what, flags).await
+        self.clear(volume_id, target, what, pod).await?;
+        mounts::bind(staging, target, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV)?;
+        tracing::info!(volume_id, target = %target.display(), "published");
+        Ok(())
     }
 
     async fn publish_socket(&self, volume_id: &str, target: &Path, directory: PathBuf) -> Result<(), PublishError> {
@@ -125,30 +133,23 @@ impl Volumes {
         if known && sockets::leads_to(&directory, target) && mounts::at(target)?.is_some() {
             return Ok(());
         }
-        self.clear(volume_id, target, what).await?;
+        self.clear(volume_id, target, what, None).await?;
         mounts::memory(target, sockets::OPTIONS)?;
         sockets::link(&self.state.sockets(), &directory, target)?;
         tracing::info!(volume_id, target = %target.display(), "published the directory of a worker's socket");
         Ok(())
     }
 
-    async fn bind(
+    /// Notes what the target will be, and makes it an empty directory.
+    async fn clear(
         &self,
         volume_id: &str,
-        from: &Path,
         target: &Path,
         what: Published,
-        flags: MountFlags,
+        pod: Option<PodRef>,
     ) -> Result<(), PublishError> {
-        self.clear(volume_id, target, what).await?;
-        mounts::bind(from, target, flags)?;
-        tracing::info!(volume_id, target = %target.display(), "published");
-        Ok(())
-    }
-
-    /// Notes what the target will be, and makes it an empty directory.
-    async fn clear(&self, volume_id: &str, target: &Path, what: Published) -> Result<(), PublishError> {
-        let record = PublishedRecord { volume_id: volume_id.to_owned(), target_path: target.to_owned(), what };
+        let (volume_id, target_path) = (volume_id.to_owned(), target.to_owned());
+        let record = PublishedRecord { volume_id, target_path, what, pod };
         self.state.save(&record)?;
         mounts::unmount_all(target).await?;
         Ok(mounts::create_dir(target)?)

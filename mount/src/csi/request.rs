@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     proto::csi::{VolumeCapability, volume_capability::AccessType},
-    state::StateDir,
+    state::{PodRef, StateDir},
 };
 use crate::spec::{KeyHex, MountSpec, Tuning};
 
@@ -67,6 +67,12 @@ type Map = HashMap<String, String>;
 /// A field that must not be empty.
 pub fn required<'a>(name: &'static str, value: &'a str) -> Result<&'a str, RequestError> {
     if value.is_empty() { Err(RequestError::Missing(name)) } else { Ok(value) }
+}
+
+/// The pod that a volume is published for, where kubelet says so.
+pub fn pod(context: &Map) -> Option<PodRef> {
+    let named = |name| context.get(name).cloned();
+    Some(PodRef { namespace: named(POD_NAMESPACE)?, name: named(POD_NAME)?, uid: named(POD_UID)? })
 }
 
 /// Any access mode is welcome (who may write is decided by the mount, which is read-only), block devices are not.

@@ -12,6 +12,7 @@ use super::{
     CsiOptions, abort,
     connections::{Connection, Connections},
     daemon::Daemon,
+    events::Events,
     link, mounts,
     mounts::MountEntry,
     state::{StagedRecord, StateDir},
@@ -36,6 +37,7 @@ impl Volumes {
             state_dir,
             connections: Arc::new(Connections::new()?),
             metrics: super::metrics::Metrics::default(),
+            events: Events::connect(&options.node_id).await,
             staged: Mutex::new(HashMap::new()),
             locks: super::locks::Locks::default(),
         });
@@ -63,7 +65,7 @@ impl Volumes {
         }
         let (adopted, known) = (daemon.is_some(), kept.is_some());
         let spec = kept.as_ref().map(|kept| kept.spec.clone());
-        let volume_id = record.volume_id.clone();
+        let (volume_id, dataset) = (record.volume_id.clone(), record.dataset.clone());
         let staged = Arc::new(Staged { record, spec, daemon });
         self.staged.lock().insert(staging.clone(), staged);
         if let Some(kept) = kept {
@@ -72,7 +74,7 @@ impl Volumes {
         if !adopted && let Some(entry) = mounted {
             if !known {
                 tracing::error!(volume_id, staging = %staging.display(), "neither a process nor the keeper has this mount: it is removed, pods that use it must be started again");
-                self.metrics.lost.inc();
+                self.tell_lost(&staging, &dataset, "the node's plugin and its keeper ended at the same time");
             }
             if !known || !self.revive(&staging).await {
                 return self.remove_dead(&staging, &entry).await;

@@ -38,6 +38,17 @@ pub struct PublishedRecord {
     pub volume_id: String,
     pub target_path: PathBuf,
     pub what: Published,
+    /// Unknown to records of older plugins, and where kubelet does not say.
+    #[serde(default)]
+    pub pod: Option<PodRef>,
+}
+
+/// A pod of one life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

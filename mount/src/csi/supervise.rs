@@ -53,7 +53,7 @@ impl Volumes {
             }
         }
         tracing::error!(dataset, staging = %staging.display(), "the mount is dead until the volume is published again");
-        self.metrics.lost.inc();
+        self.tell_lost(staging, dataset, "each process that served it died");
         false
     }
 

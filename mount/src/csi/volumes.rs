@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::{
     connections::Connections,
     daemon::Daemon,
+    events::Events,
     locks::Locks,
     metrics::Metrics,
     state::{StagedRecord, StateDir},
@@ -27,6 +28,7 @@ pub struct Volumes {
     pub(super) state: StateDir,
     pub(super) connections: Arc<Connections>,
     pub(super) metrics: Metrics,
+    pub(super) events: Events,
     /// By staging path.
     pub(super) staged: Mutex<HashMap<PathBuf, Arc<Staged>>>,
     /// By volume id: calls about one volume come one after the other.

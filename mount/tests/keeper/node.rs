@@ -18,6 +18,7 @@ use std::{
 
 use penstock_mount::{
     backend::Facts,
+    csi::request::{POD_NAME, POD_NAMESPACE, POD_UID},
     keeper::{Client, socket_in},
 };
 use penstock_wire::Keys;
@@ -39,7 +40,9 @@ const PIECE: usize = 300_000;
 
 pub(crate) struct Node {
     pub(crate) rig: Rig,
-    dataset: &'static str,
+    pub(crate) dataset: &'static str,
+    /// Of the cluster that the plugin publishes Events in.
+    pub(crate) kubeconfig: Option<PathBuf>,
     key: String,
     public: String,
     endpoints: String,
@@ -82,7 +85,18 @@ impl Node {
         rig.halt().await;
         let http = penstock_testkit::process::free_port().unwrap();
         let (key, public) = (keys.client.to_hex(), keys.peer.public().to_hex());
-        Self { rig, dataset, key, public, endpoints, _workers: workers, plugin: None, keeper: None, http }
+        Self {
+            rig,
+            dataset,
+            kubeconfig: None,
+            key,
+            public,
+            endpoints,
+            _workers: workers,
+            plugin: None,
+            keeper: None,
+            http,
+        }
     }
 
     pub(crate) fn key(&self) -> &str {
@@ -132,6 +146,9 @@ impl Node {
             .arg("--state-dir")
             .arg(&options.state_dir)
             .args(["--http-port", &self.http.to_string()]);
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
         self.plugin = Some(command.spawn().unwrap());
         // Bound after everything was taken over.
         while tokio::net::UnixStream::connect(self.rig.socket()).await.is_err() {
@@ -189,7 +206,10 @@ impl Node {
         (stage.secrets, stage.volume_context) = (secrets.clone(), context.clone());
         self.rig.node().await.node_stage_volume(stage).await.unwrap();
         let mut publish = self.rig.publish_request(pod);
+        let (name, uid) = (pod.to_owned(), format!("uid-{pod}"));
+        let added = [(POD_NAMESPACE, "default".to_owned()), (POD_NAME, name), (POD_UID, uid)];
         (publish.secrets, publish.volume_context) = (secrets, context);
+        publish.volume_context.extend(added.map(|(key, value)| (key.to_owned(), value)));
         self.rig.node().await.node_publish_volume(publish).await.unwrap();
     }
 
