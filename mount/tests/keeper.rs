@@ -150,10 +150,10 @@ async fn when_both_die_at_once_the_mount_is_lost_told_and_made_anew() {
     assert_eq!(node.metric("penstock_mount_lost_sessions_total").await, 1);
     let condition = node.rig.stats("one").await.unwrap().volume_condition.unwrap();
     assert!(condition.abnormal && condition.message.contains("died"), "{}", condition.message);
-    let told = event(&plane).await;
-    assert_eq!((told.type_.as_deref(), told.reason.as_deref()), (Some("Warning"), Some("MountLost")));
-    assert_eq!(told.regarding.unwrap(), pod("one"));
-    let note = told.note.unwrap();
+    let event = event(&plane).await;
+    assert_eq!((event.type_.as_deref(), event.reason.as_deref()), (Some("Warning"), Some("MountLost")));
+    assert_eq!(event.regarding.unwrap(), pod("one"));
+    let note = event.note.unwrap();
     assert!(note.contains(node.dataset) && note.contains("ended at the same time") && note.contains("started again"));
     // As kubelet does from time to time.
     node.publish("one").await;

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memory::MemoryBackend;
+use memory::{HELD, MemoryBackend};
 use parking_lot::Mutex;
 use penstock_mount::{
     fuse::{Options, point},
@@ -192,13 +192,14 @@ fn readers_notice_a_pause_only_when_a_process_dies_and_another_takes_over() {
 fn a_request_that_was_taken_and_not_answered_is_answered_by_the_next_process() {
     let backend = backend();
     let mut session = Session::begin(backend.clone());
-    backend.delay_read(b"dir/large", Duration::from_millis(500));
+    backend.delay_read(b"dir/large", HELD);
     let large = File::open(session.path("dir/large")).unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| check(&large, 0));
-        std::thread::sleep(Duration::from_millis(200));
+        until_it_waits_for(&backend);
         session.kill();
         session.take_over();
+        backend.delay_read(b"dir/large", Duration::ZERO);
         waiting.join().unwrap();
     });
 }
@@ -207,7 +208,7 @@ fn a_request_that_was_taken_and_not_answered_is_answered_by_the_next_process() {
 fn a_reader_that_is_killed_is_gone_at_once_and_one_that_gets_another_signal_reads_on() {
     let backend = backend();
     let session = Session::begin(backend.clone());
-    backend.delay_stat(b"dir/large", Duration::from_secs(4));
+    backend.delay_stat(b"dir/large", HELD);
     let reader = |script: &str| {
         let path = session.path("dir/large");
         Command::new("bash").args(["-c", script, "reader"]).arg(path).stdout(Stdio::piped()).spawn().unwrap()
@@ -215,15 +216,18 @@ fn a_reader_that_is_killed_is_gone_at_once_and_one_that_gets_another_signal_read
     let signal = |child: &Child, signal| kill_process(Pid::from_child(child), signal).unwrap();
 
     let mut killed = reader("exec stat \"$1\"");
-    std::thread::sleep(Duration::from_millis(300));
+    until_it_waits_for(&backend);
     signal(&killed, Signal::TERM);
     let begun = Instant::now();
     assert_eq!(killed.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
-    assert!(begun.elapsed() < Duration::from_secs(1), "gone after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < HELD, "only the answer let it go");
 
     let mut disturbed = reader("trap 'echo signal' USR1; [ -f \"$1\" ] && echo found");
-    std::thread::sleep(Duration::from_millis(300));
+    until_it_waited_for(&backend, 2);
     signal(&disturbed, Signal::USR1);
+    // It is told of the signal before it gets its answer.
+    std::thread::sleep(Duration::from_millis(300));
+    backend.delay_stat(b"dir/large", Duration::ZERO);
     let mut said = String::new();
     disturbed.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("found"), "{said}");
@@ -264,11 +268,12 @@ fn who_lists_a_directory_and_is_killed_is_gone_at_once_and_the_next_one_lists_it
     assert_eq!(fs::read_dir(path).unwrap().count(), 2500);
 }
 
-/// Longer than any test takes: whoever waits for it is let go by something else.
-const HELD: Duration = Duration::from_secs(40);
-
 fn until_it_waits_for(backend: &MemoryBackend) {
-    while backend.delayed() == 0 {
+    until_it_waited_for(backend, 1);
+}
+
+fn until_it_waited_for(backend: &MemoryBackend, times: u64) {
+    while backend.delayed() < times {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

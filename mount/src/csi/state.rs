@@ -175,6 +175,7 @@ mod tests {
             volume_id: "v".into(),
             target_path: "/t".into(),
             what: Published::Socket { directory: "/s".into() },
+            pod: Some(PodRef { namespace: "n".into(), name: "p".into(), uid: "u".into() }),
         };
         assert_eq!(state.load::<PublishedRecord>(Path::new("/t")), None);
         state.save(&record).unwrap();

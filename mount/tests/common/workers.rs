@@ -46,6 +46,8 @@ pub struct Worker {
     pub answered: AtomicU64,
     /// Takes requests and never answers.
     pub mute: AtomicBool,
+    /// Reads that it took and did not answer.
+    pub unanswered: AtomicU64,
     /// How many hold an extent, when that is more than its owner.
     pub holders: AtomicU8,
     /// Milliseconds that every read takes.
@@ -79,6 +81,7 @@ impl Workers {
             list: self.list.clone(),
             answered: AtomicU64::new(0),
             mute: AtomicBool::new(false),
+            unanswered: AtomicU64::new(0),
             holders: AtomicU8::new(0),
             slow_ms: AtomicU64::new(0),
             cached: AtomicBool::new(true),
@@ -140,6 +143,7 @@ impl Service for Worker {
 
     async fn call(&self, _: Role, request: Request) -> Result<Reply, Failure> {
         if self.mute.load(Ordering::Relaxed) {
+            self.unanswered.fetch_add(u64::from(matches!(request, Request::Read { .. })), Ordering::Relaxed);
             std::future::pending::<()>().await;
         }
         let backend = &self.backend;
