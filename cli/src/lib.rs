@@ -1,7 +1,9 @@
-//! The library behind `penstock`: local mode runs the operator's plans as processes.
+//! The library behind `penstock`: local mode runs the operator's plans as processes; the rest talks to a cluster.
 
+pub mod load;
 pub mod local;
 mod manifest;
 mod plan;
+mod progress;
 
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Manifest, ManifestError, Order};

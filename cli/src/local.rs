@@ -3,10 +3,12 @@
 mod blueprint;
 mod command;
 mod fleet;
+mod load;
 mod process;
 mod state;
 mod worker;
 
 pub use command::Command;
 pub use fleet::{Fleet, FleetError, Report, UpOptions, WorkerReport};
+pub use load::LocalLoadError;
 pub use process::Process;

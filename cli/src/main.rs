@@ -1,9 +1,9 @@
-//! `penstock`: Penstock without Kubernetes. Also found as `kubectl penstock`.
+//! `penstock`: Penstock without Kubernetes, and what `kubectl` does not show. Also found as `kubectl penstock`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use penstock_cli::local;
+use penstock_cli::{load::Load, local};
 
 #[derive(Parser)]
 #[command(name = "penstock", version, about = "Elastic dataset caching")]
@@ -17,6 +17,8 @@ enum Command {
     /// Run a Dataset and its workers on this machine, from the manifests that a cluster takes.
     #[command(subcommand)]
     Local(local::Command),
+    /// Give a DataLoad to the cluster, and show how far it is.
+    Load(Load),
 }
 
 #[tokio::main]
@@ -24,6 +26,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     let result = match Cli::parse().command {
         Command::Local(command) => command.run().await,
+        Command::Load(load) => load.run().await.map_err(Into::into),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     // Not by returning it: with `RUST_BACKTRACE` that would print a backtrace under a plain sentence.

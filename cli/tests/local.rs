@@ -15,6 +15,8 @@ use penstock_testkit::s3::{S3Options, S3Server};
 use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
 
+const API: &str = "apiVersion: penstock.dev/v1alpha1";
+
 /// One user's machine; what is up goes down with it.
 struct Machine {
     dir: tempfile::TempDir,
@@ -140,6 +142,47 @@ fn a_dataset_is_cached_scaled_and_gone_without_a_trace() {
     assert!(!pids.iter().any(runs), "workers are still there");
     assert!(fs::read_dir(&mount).unwrap().next().is_none(), "still mounted");
     assert!(!machine.path("state/default.prices").exists());
+}
+
+#[test]
+fn a_load_warms_what_it_names_and_takes_it_out_again() {
+    let (machine, server) = (Machine::new(), server_with(6));
+    let mount = machine.up(&manifest(&server, 2));
+    let load = |spec: &str| {
+        let list = "kind: ConfigMap\nmetadata: {name: list}\ndata: {files: \"/day/004.csv\\n/day/005.csv\"}";
+        let load = format!("kind: DataLoad\nmetadata: {{name: warm}}\nspec: {{dataset: prices, {spec}}}");
+        fs::write(machine.path("load.yaml"), format!("apiVersion: v1\n{list}\n---\n{API}\n{load}\n")).unwrap();
+        machine.penstock(&["load", "--file", machine.path("load.yaml").to_str().unwrap()])
+    };
+    let targets = "targets: [{glob: '/day/00[01].csv'}, {configMap: {name: list, key: files}}]";
+    let output = load(targets);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("in 4 files are in the cache"), "{said}{output:?}");
+    let fetched = server.sent_bytes();
+    let wanted = || [0, 1, 4, 5].into_iter();
+    assert_eq!(fetched, wanted().map(|index| content(index).len() as u64).sum::<u64>());
+    for index in wanted() {
+        assert!(fs::read(mount.join(format!("day/{index:03}.csv"))).unwrap() == content(index), "file {index} differs");
+    }
+    assert_eq!(server.sent_bytes(), fetched, "what was loaded is not fetched again");
+    machine.wait_cached(fetched);
+
+    let output = load("targets: [{path: /day/000.csv}], action: Evict");
+    assert!(output.status.success(), "{output:?}");
+    let cached: u64 =
+        machine.status()["workers"].as_array().unwrap().iter().filter_map(|w| w["cachedBytes"].as_u64()).sum();
+    assert_eq!(cached, fetched - content(0).len() as u64);
+
+    for (spec, expected) in [
+        ("targets: [{path: /day/none.csv}]", "none.csv"),
+        ("targets: [{configMap: {name: other, key: files}}]", "ConfigMap 'other'"),
+        ("policy: OnChange", "leave spec.policy out"),
+        ("runAfter: {name: first}", "leave runAfter out"),
+    ] {
+        let output = load(spec);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{spec}: {said}");
+    }
 }
 
 #[test]

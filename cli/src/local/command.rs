@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanBytes;
+use kube::ResourceExt;
 
 use super::fleet::{Fleet, Report, UpOptions};
+use crate::{load::succeeded, manifest::Order, progress::Progress};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -33,6 +35,14 @@ pub enum Command {
         replicas: u32,
         #[command(flatten)]
         which: Which,
+    },
+    /// Warm part of the Dataset, or evict it, as a DataLoad asks.
+    Load {
+        /// Manifest of one DataLoad, and of the ConfigMaps that it names.
+        #[arg(short, long)]
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Unmount, stop the workers and drop what they hold.
     Down {
@@ -80,6 +90,14 @@ impl Command {
                 let mut fleet = which.fleet()?;
                 fleet.scale(replicas).await?;
                 print_table(&fleet.report().await);
+            }
+            Self::Load { file, place } => {
+                let order = Order::read(&file)?;
+                let (dataset, progress) = (order.dataset_id(), Progress::new(&order.load.name_any()));
+                let fleet = Fleet::find(&place.base()?, Some(&dataset))?;
+                let status = fleet.load(&order, |status| progress.show(status)).await?;
+                progress.finish(&status);
+                succeeded(&order.load.name_any(), &status)?;
             }
             Self::Down { which } => which.fleet()?.down()?,
         }

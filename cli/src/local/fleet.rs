@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use penstock_plan::validate::Invalid;
-use penstock_wire::{Access, Caller, config::PEER_KEY_FILE};
+use penstock_plan::{scaling::WorkerSeen, validate::Invalid};
+use penstock_wire::{Access, Caller, config::PEER_KEY_FILE, message::LoadOrder};
 use serde::Serialize;
 
 use super::{
@@ -151,6 +151,34 @@ impl Fleet {
 
     pub fn mount_process(&self) -> Option<&Process> {
         self.state.mount.as_ref().map(|mount| &mount.process)
+    }
+
+    /// `NAMESPACE/NAME`.
+    pub(super) fn dataset(&self) -> &str {
+        &self.blueprint.dataset
+    }
+
+    /// Number of the member list in force.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.members.epoch
+    }
+
+    /// The workers as plans see them.
+    pub(super) async fn seen(&self) -> Vec<WorkerSeen> {
+        let seen = self.state.workers.iter().enumerate().map(async |(ordinal, worker)| {
+            let stats = self.asker.stats(worker).await.ok();
+            let (ordinal, addr, ready) = (ordinal as u32, Some(worker.addr.clone()), stats.is_some());
+            WorkerSeen { ordinal, addr, ready, stats }
+        });
+        futures::future::join_all(seen).await
+    }
+
+    /// Has every worker work on these loads and no others.
+    pub(super) async fn tell_loads(&self, orders: &[LoadOrder]) -> Result<(), FleetError> {
+        for worker in &self.state.workers {
+            self.asker.set_loads(worker, orders).await.map_err(|source| self.worker_error(worker, source))?;
+        }
+        Ok(())
     }
 
     /// Ids and processes of the workers, in order.

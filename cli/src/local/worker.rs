@@ -14,7 +14,7 @@ use penstock_placement::{Member, MemberList};
 use penstock_wire::{
     Address, CallError, Caller, Client,
     config::{MEMBERS_FILE, WORKER_FILE, WorkerConfig},
-    message::{Request, Response, Stats},
+    message::{LoadOrder, Request, Response, Stats},
 };
 
 use super::{
@@ -142,6 +142,10 @@ impl Asker {
 
     pub(super) async fn set_members(&self, worker: &Worker, members: &MemberList) -> Result<(), AskError> {
         self.call(worker, Request::SetMembers(members.clone())).await.map(|_| ())
+    }
+
+    pub(super) async fn set_loads(&self, worker: &Worker, orders: &[LoadOrder]) -> Result<(), AskError> {
+        self.call(worker, Request::SetLoads(orders.to_vec())).await.map(|_| ())
     }
 
     pub(super) async fn drain(&self, worker: &Worker) -> Result<(), AskError> {

@@ -217,12 +217,13 @@ fn finding(scene: &Scene<'_>, status: &DataLoadStatus, sum: &Sum) -> Finding {
     let failed = status
         .failures
         .first()
-        .map(|first| format!("{} files failed, first '{}': {}", status.failed_files, first.path, first.reason));
+        .map(|first| format!("{} failed, first '{}': {}", files(status.failed_files), first.path, first.reason));
     if !sum.is_done {
         let message = format!("{} of {bytes} in {} files are done", human_bytes(total.done_bytes), total.files);
         return say(false, Reason::Loading, message);
     }
     let reached = match spec.action {
+        LoadAction::Load if total.files == 0 && failed.is_some() => false,
         LoadAction::Load => {
             u128::from(total.cached_bytes) * 100 >= u128::from(total.bytes) * u128::from(spec.min_cached_percent)
         }
@@ -236,6 +237,7 @@ fn finding(scene: &Scene<'_>, status: &DataLoadStatus, sum: &Sum) -> Finding {
             say(true, Reason::Loaded, message)
         }
         (true, LoadAction::Evict, _) => say(true, Reason::Evicted, format!("{bytes} in {} files are out", total.files)),
+        (false, _, Some(failed)) if total.files == 0 => say(false, Reason::FilesFailed, failed),
         (false, _, Some(failed)) => say(false, Reason::FilesFailed, format!("{percent} % are in the cache; {failed}")),
         (false, LoadAction::Load, None) => {
             let message = format!(
@@ -251,6 +253,10 @@ fn finding(scene: &Scene<'_>, status: &DataLoadStatus, sum: &Sum) -> Finding {
             say(false, Reason::Incomplete, message)
         }
     }
+}
+
+fn files(count: u64) -> String {
+    format!("{count} file{}", if count == 1 { "" } else { "s" })
 }
 
 fn pending(

@@ -135,6 +135,21 @@ fn failed_files_are_named_once() {
 }
 
 #[test]
+fn a_load_of_what_is_not_there_has_failed() {
+    let mut world = World::new(json!({"targets": [{"path": "/typo"}]}));
+    world.pass();
+    for worker in 0..2 {
+        world.tell(worker, 0, 0, LoadState::Done);
+        let load = &mut world.workers[worker].stats.as_mut().unwrap().loads[0];
+        (load.files, load.bytes) = (0, 0);
+        world.fail(worker, "/typo");
+    }
+    let (phase, reason, message) = world.condition();
+    assert_eq!((phase, reason.as_str()), (DataLoadPhase::Failed, "FilesFailed"));
+    assert_eq!(message, "1 file failed, first '/typo': denied");
+}
+
+#[test]
 fn by_the_clock_it_runs_at_its_times_and_not_on_holidays() {
     let calendars = json!([{"name": "closed", "dates": ["2026-11-27"]}]);
     let mut world = World::new(json!({"policy": "Cron", "schedule": "30 8 * * 1-5", "skipCalendars": calendars}));
