@@ -10,21 +10,15 @@ use std::{
 use kube::{
     Api,
     api::{Patch, PatchParams},
-    runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use penstock_api::{DataLoad, crds};
+use penstock_api::DataLoad;
 use penstock_testkit::control_plane::ControlPlane;
 use serde_json::json;
 use tokio::process::Command;
 
 async fn with_crds() -> ControlPlane {
     let plane = ControlPlane::start().await.unwrap();
-    let api = Api::all(plane.client());
-    for crd in crds() {
-        let name = crd.metadata.name.clone().unwrap();
-        api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&crd)).await.unwrap();
-        await_condition(api.clone(), &name, is_crd_established()).await.unwrap();
-    }
+    plane.install_crds(Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds")).await.unwrap();
     plane
 }
 

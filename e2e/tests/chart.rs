@@ -59,6 +59,8 @@ fn is_part_of(part: &Value, whole: &Value) -> bool {
 fn everything() -> Value {
     json!({
         "podMonitor": {"enabled": true},
+        "dashboard": {"enabled": true},
+        "prometheusRule": {"enabled": true},
         "networkPolicy": {"enabled": true, "metricsFrom": [{"namespaceSelector": {}}]},
         "criticalPods": {"quota": true},
     })
@@ -270,11 +272,11 @@ fn crds_are_installed_kept_and_left_out_as_the_values_say() {
 
 #[test]
 fn optional_objects_are_there_when_asked_for() {
-    let kinds = ["PodMonitor", "NetworkPolicy", "ResourceQuota", "PodDisruptionBudget"];
+    let kinds = ["PodMonitor", "NetworkPolicy", "ResourceQuota", "PodDisruptionBudget", "ConfigMap", "PrometheusRule"];
     let counts = |values: &Value| kinds.map(|kind| of_kind(&rendered(values), kind).len());
-    assert_eq!(counts(&json!({})), [0, 0, 0, 1]);
-    assert_eq!(counts(&everything()), [3, 3, 1, 1]);
-    assert_eq!(counts(&json!({"operator": {"replicas": 1}})), [0; 4]);
+    assert_eq!(counts(&json!({})), [0, 0, 0, 1, 0, 0]);
+    assert_eq!(counts(&everything()), [3, 3, 1, 1, 1, 1]);
+    assert_eq!(counts(&json!({"operator": {"replicas": 1}})), [0; 6]);
     assert!(of_kind(&rendered(&json!({"mount": {"enabled": false}})), "DaemonSet").is_empty());
     // Metrics are found in one way, not in two.
     for (monitor, annotated) in [(false, true), (true, false)] {
@@ -282,6 +284,19 @@ fn optional_objects_are_there_when_asked_for() {
         let template = &find(&objects, "Deployment", "penstock-operator")["spec"]["template"];
         assert_eq!(template["metadata"]["annotations"]["prometheus.io/scrape"].is_string(), annotated);
     }
+}
+
+#[test]
+fn alerts_go_off_for_their_causes_and_else_not() {
+    let objects = rendered(&everything());
+    let rules = &of_kind(&objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"];
+    let named: BTreeSet<_> = rules.as_array().unwrap().iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
+    let tests = tools::workspace_root().join("e2e/testdata/alerts.test.yaml");
+    let text = std::fs::read_to_string(&tests).unwrap();
+    let untested: Vec<_> = named.iter().filter(|name| !text.contains(&format!("alertname: {name}\n"))).collect();
+    assert!(named.len() > 5 && untested.is_empty(), "without a test: {untested:?}");
+    let mut promtool = Command::new(tools::debian("promtool", "prometheus").unwrap());
+    tools::output(promtool.args(["test", "rules"]).arg(tests)).unwrap();
 }
 
 #[test]

@@ -84,6 +84,7 @@ pub async fn run(
         ended = tasks.ended() => return Err(ended),
         () = watches::filled(&stores) => {}
     }
+    metrics.show(&stores);
     let ctx = Arc::new(Context {
         recorder: EventRecorder::start(client.clone(), &mut tasks),
         client,

@@ -1,5 +1,7 @@
 //! The operator's own numbers, in Prometheus' text format.
 
+mod objects;
+
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
@@ -13,6 +15,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::objects::Objects;
+use crate::watches::Stores;
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ErrorLabels {
     kind: &'static str,
@@ -25,6 +30,7 @@ pub struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     writes: Counter,
     running: Gauge,
+    objects: Objects,
 }
 
 impl Default for Metrics {
@@ -36,11 +42,18 @@ impl Default for Metrics {
         registry.register("reconcile_errors", "Reconciles that ended in an error, by its kind", errors.clone());
         registry.register("writes", "Objects and statuses written to the API server", Counter::clone(&writes));
         registry.register("reconciles_running", "Reconciles under way", Gauge::clone(&running));
-        Self { registry: Arc::new(registry), durations, errors, writes, running }
+        let objects = Objects::default();
+        registry.register_collector(Box::new(objects.clone()));
+        Self { registry: Arc::new(registry), durations, errors, writes, running, objects }
     }
 }
 
 impl Metrics {
+    /// Shows what the objects say of themselves, from now on.
+    pub fn show(&self, stores: &Stores) {
+        self.objects.set(stores.datasets.clone(), stores.runtimes.clone(), stores.loads.clone());
+    }
+
     pub fn began(&self) {
         self.running.inc();
     }

@@ -6,6 +6,7 @@ mod elastic;
 mod faults;
 mod isolation;
 mod parquet;
+mod pictures;
 mod quickstart;
 mod reads;
 mod says;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         reads::twelve_readers_at_once_on_cold_data_fetch_each_byte_once,
         reads::a_dataset_works_under_the_restricted_pod_security_standard,
         parquet::duckdb_answers_a_query_over_real_prices,
+        pictures::prometheus_draws_the_dashboard_and_reads_the_alerts,
         scaling::scaling_from_2_to_4_to_1_disturbs_no_reader_and_fetches_nothing,
         elastic::from_3_to_6_to_3_to_1_and_back_readers_notice_nothing,
         elastic::a_dataset_that_nobody_uses_sleeps_and_a_pod_wakes_it,

@@ -39,6 +39,7 @@ use penstock_testkit::{
     control_plane::{ControlPlane, ControlPlaneOptions, client_from},
 };
 use penstock_wire::message::{LoadOrder, Stats};
+use prometheus_client::encoding::text::encode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -172,6 +173,29 @@ impl Bench {
         let (stop, task) = self.operator.take().unwrap();
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), task).await.expect("the operator stops").unwrap().unwrap();
+    }
+
+    /// Has the operator look at the object once more, from now on, and waits until it has.
+    pub(crate) async fn look_again<K>(&self, namespace: &str, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        // The first that ends may have begun before.
+        for _ in 0..2 {
+            let before = self.looks();
+            let annotations = json!({"example.org/looks": before.to_string()});
+            let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+            self.api::<K>(namespace).patch(name, &PatchParams::default(), &patch).await.unwrap();
+            wait_for("another look", || async { (self.looks() > before).then_some(()) }).await;
+        }
+    }
+
+    /// Reconciles that have ended.
+    fn looks(&self) -> u64 {
+        let mut text = String::new();
+        encode(&mut text, &self.metrics.registry()).unwrap();
+        let count = text.lines().find_map(|line| line.strip_prefix("penstock_operator_reconcile_seconds_count "));
+        count.unwrap().parse().unwrap()
     }
 
     pub(crate) async fn namespace(&self, name: &str) {

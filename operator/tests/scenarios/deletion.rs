@@ -33,7 +33,7 @@ pub(crate) async fn a_finalizer_of_someone_else_is_kept_and_nothing_is_made_agai
     let mut runtime = common::runtime("a");
     runtime["spec"]["replicas"] = json!(1);
     bench.apply::<CacheRuntime>(ns, runtime).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    bench.look_again::<CacheRuntime>(ns, "a").await;
     assert!(bench.api::<StatefulSet>(ns).get_opt("a-worker").await.unwrap().is_none());
     assert!(bench.api::<Service>(ns).get_opt("a-cache").await.unwrap().is_none());
     assert!(bench.api::<ConfigMap>(ns).get_opt("a-members").await.unwrap().is_none());

@@ -1,0 +1,216 @@
+//! What Datasets, CacheRuntimes and DataLoads say of themselves, as gauges: read from their statuses at each scrape, so
+//! that an object that is gone leaves nothing behind. Only the operator that leads has them.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{ResourceExt, runtime::reflector::Store};
+use penstock_api::{CacheRuntime, DataLoad, Dataset};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{family::Family, gauge::Gauge},
+};
+
+type Number = Gauge<f64, AtomicU64>;
+/// Names and values.
+type Labels = Vec<(&'static str, String)>;
+
+/// The objects, once there are watches.
+#[derive(Clone, Default)]
+pub(super) struct Objects(Arc<OnceLock<Watched>>);
+
+struct Watched {
+    datasets: Store<Dataset>,
+    runtimes: Store<CacheRuntime>,
+    loads: Store<DataLoad>,
+}
+
+impl Objects {
+    pub(super) fn set(&self, datasets: Store<Dataset>, runtimes: Store<CacheRuntime>, loads: Store<DataLoad>) {
+        // A process leads once in its life.
+        let _ = self.0.set(Watched { datasets, runtimes, loads });
+    }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Objects")
+    }
+}
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(watched) = self.0.get() else { return Ok(()) };
+        let mut gauges = Gauges::default();
+        watched.datasets.state().iter().for_each(|dataset| gauges.add_dataset(dataset));
+        watched.runtimes.state().iter().for_each(|runtime| gauges.add_runtime(runtime));
+        watched.loads.state().iter().for_each(|load| gauges.add_load(load));
+        gauges.encode(&mut encoder)
+    }
+}
+
+/// Name and help of each gauge, without the prefix.
+const HELP: [(&str, &str); 13] = [
+    ("dataset_condition", "1 while the condition of a Dataset is True"),
+    ("dataset_bytes", "Bytes of a Dataset in its stores"),
+    ("dataset_cached_bytes", "Bytes of a Dataset in the cache"),
+    ("runtime_condition", "1 while the condition of a CacheRuntime is True"),
+    ("runtime_workers", "Workers of a CacheRuntime: desired, ready, updated"),
+    ("runtime_size_reason", "1 for the reason of the present size, with spec.autoscaling"),
+    ("runtime_capacity_bytes", "Bytes that the tiers of a CacheRuntime may take"),
+    ("runtime_cached_bytes", "Bytes in the tiers of a CacheRuntime"),
+    ("runtime_hit_ratio", "Part of the bytes served from the cache since the workers started"),
+    ("runtime_hand_over_bytes", "Bytes of the hand-over under way or the last one: moved, left, dropped"),
+    ("load_condition", "1 while the condition of a DataLoad is True"),
+    ("load_bytes", "Bytes of the targets of a DataLoad: total, done, cached"),
+    ("load_failed_files", "Files of a DataLoad that could not be loaded"),
+];
+
+#[derive(Default)]
+struct Gauges([Family<Labels, Number>; HELP.len()]);
+
+impl Gauges {
+    fn set(&self, name: &'static str, labels: &Labels, value: f64) {
+        if let Some(at) = HELP.iter().position(|(known, _)| *known == name) {
+            self.0[at].get_or_create(labels).set(value);
+        }
+    }
+
+    fn bytes(&self, name: &'static str, labels: &Labels, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.set(name, labels, bytes as f64);
+        }
+    }
+
+    fn conditions(&self, name: &'static str, labels: &Labels, conditions: &[Condition]) {
+        for condition in conditions {
+            let holds = f64::from(u8::from(condition.status == "True"));
+            self.set(name, &with(labels, "type", &condition.type_), holds);
+        }
+    }
+
+    fn add_dataset(&mut self, dataset: &Dataset) {
+        let status = dataset.status.clone().unwrap_or_default();
+        let labels = labels(dataset, "dataset");
+        self.conditions("dataset_condition", &labels, &status.conditions);
+        self.bytes("dataset_bytes", &labels, status.ufs_total_bytes);
+        self.bytes("dataset_cached_bytes", &labels, status.cached_bytes);
+    }
+
+    fn add_runtime(&mut self, runtime: &CacheRuntime) {
+        let status = runtime.status.clone().unwrap_or_default();
+        let labels = labels(runtime, "runtime");
+        self.conditions("runtime_condition", &labels, &status.conditions);
+        for (state, count) in [
+            ("desired", status.desired_replicas),
+            ("ready", status.ready_replicas),
+            ("updated", status.updated_replicas),
+        ] {
+            self.set("runtime_workers", &with(&labels, "state", state), count.into());
+        }
+        if let Some(reason) = status.autoscaling.and_then(|autoscaling| autoscaling.reason) {
+            self.set("runtime_size_reason", &with(&labels, "reason", reason.as_ref()), 1.0);
+        }
+        self.bytes("runtime_capacity_bytes", &labels, status.cache_capacity_bytes);
+        self.bytes("runtime_cached_bytes", &labels, status.cached_bytes);
+        if let Some(percent) = status.hit_ratio_percent {
+            self.set("runtime_hit_ratio", &labels, percent / 100.0);
+        }
+        if let Some(over) = status.hand_over {
+            for (state, bytes) in
+                [("moved", over.moved_bytes), ("left", over.left_bytes), ("dropped", over.dropped_bytes)]
+            {
+                self.set("runtime_hand_over_bytes", &with(&labels, "state", state), bytes as f64);
+            }
+        }
+    }
+
+    fn add_load(&mut self, load: &DataLoad) {
+        let status = load.status.clone().unwrap_or_default();
+        let labels = with(&labels(load, "load"), "dataset", &load.spec.dataset);
+        self.conditions("load_condition", &labels, &status.conditions);
+        for (state, bytes) in [("total", status.bytes), ("done", status.done_bytes), ("cached", status.cached_bytes)] {
+            self.bytes("load_bytes", &with(&labels, "state", state), bytes);
+        }
+        self.set("load_failed_files", &labels, status.failed_files as f64);
+    }
+
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for ((name, help), family) in HELP.iter().zip(&self.0) {
+            let metric = encoder.encode_descriptor(name, help, None, family.metric_type())?;
+            family.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// `namespace`, and the object's name as `kind`.
+fn labels(object: &impl ResourceExt, kind: &'static str) -> Labels {
+    vec![("namespace", object.namespace().unwrap_or_default()), (kind, object.name_any())]
+}
+
+fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
+    labels.iter().cloned().chain([(name, value.to_owned())]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher};
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn store<K>(object: Value) -> Store<K>
+    where
+        K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + 'static,
+    {
+        let (reader, mut writer) = reflector::store();
+        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value::<K>(object).unwrap()));
+        reader
+    }
+
+    #[test]
+    fn statuses_are_shown_with_their_objects_names() {
+        let meta = json!({"name": "prices", "namespace": "quant"});
+        let condition = |holds: &str| {
+            json!([{"type": "Ready", "status": holds, "reason": "R", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        };
+        let tiers = json!({"levels": [{"mediumType": "MEM", "quota": "1Gi"}]});
+        let objects = Objects::default();
+        objects.set(
+            store(json!({"metadata": meta, "spec": {"mounts": []}, "status": {"conditions": condition("False")}})),
+            store(json!({"metadata": meta, "spec": {"tieredStore": tiers}, "status": {
+                "conditions": condition("True"), "desiredReplicas": 3, "readyReplicas": 2, "hitRatioPercent": 97.5,
+                "autoscaling": {"reason": "Scheduled"}, "cachedBytes": 7
+            }})),
+            store(json!({"metadata": {"name": "warm", "namespace": "quant"}, "spec": {"dataset": "prices"},
+                "status": {"bytes": 100, "doneBytes": 40, "failedFiles": 1}})),
+        );
+        let mut registry = Registry::with_prefix("penstock_operator");
+        registry.register_collector(Box::new(objects));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let of = "namespace=\"quant\",runtime=\"prices\"";
+        for line in [
+            "penstock_operator_dataset_condition{namespace=\"quant\",dataset=\"prices\",type=\"Ready\"} 0.0".to_owned(),
+            format!("penstock_operator_runtime_condition{{{of},type=\"Ready\"}} 1.0"),
+            format!("penstock_operator_runtime_workers{{{of},state=\"desired\"}} 3.0"),
+            format!("penstock_operator_runtime_workers{{{of},state=\"ready\"}} 2.0"),
+            format!("penstock_operator_runtime_size_reason{{{of},reason=\"Scheduled\"}} 1.0"),
+            format!("penstock_operator_runtime_hit_ratio{{{of}}} 0.975"),
+            format!("penstock_operator_runtime_cached_bytes{{{of}}} 7.0"),
+            "penstock_operator_load_bytes{namespace=\"quant\",load=\"warm\",dataset=\"prices\",state=\"done\"} 40.0"
+                .into(),
+            "penstock_operator_load_failed_files{namespace=\"quant\",load=\"warm\",dataset=\"prices\"} 1.0".into(),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+}
