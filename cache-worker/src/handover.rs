@@ -1,6 +1,6 @@
 //! Handing extents over to those who own them by the present list.
 
-use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -143,8 +143,7 @@ impl Drains {
         extents.retain(|extent| {
             mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !state.done.contains(&identity(extent))
         });
-        // What only this worker may have goes before what was copied from its owner.
-        extents.sort_by_cached_key(|extent| claim(extent.object.key, extent.extent) == Claim::None);
+        sort(&mut extents, claim);
         state.progress.left_bytes = extents.iter().map(|extent| extent.present).sum();
         extents
     }
@@ -182,6 +181,7 @@ impl Drains {
 
     async fn push(&self, takers: &[&Member], extent: &ExtentInfo, offset: u64, data: Bytes) -> bool {
         for taker in takers {
+            self.members.back(&taker.id).await;
             let request = Request::Push { object: (*extent.object).clone(), offset, data: data.clone() };
             match self.members.pool.call(&Address::Tcp(taker.addr.clone()), request).await {
                 Ok(_) => return true,
@@ -190,6 +190,13 @@ impl Drains {
         }
         false
     }
+}
+
+/// In the order in which they go, for the time may end: what only this worker may have before what was copied from its
+/// owner, and of each the hottest first.
+fn sort(extents: &mut [ExtentInfo], claim: impl Fn(ObjectKey, u32) -> Claim) {
+    let is_copy = |extent: &ExtentInfo| claim(extent.object.key, extent.extent) == Claim::None;
+    extents.sort_by_cached_key(|extent| (is_copy(extent), Reverse(extent.heat)));
 }
 
 fn start(extent: &ExtentInfo) -> u64 {
@@ -210,7 +217,18 @@ fn complement(whole: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
+    use penstock_model::{Object, Version};
+
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_most_goes_first_and_copies_go_last() {
+        let object = |key| Object { key: ObjectKey(key), path: b"f".to_vec(), version: Version("v".into()), size: 1 };
+        let extent = |(key, heat)| ExtentInfo { object: Arc::new(object(key)), extent: 0, present: 1, heat };
+        let mut extents: Vec<_> = [(1, 0), (2, 9), (3, 15), (4, 3)].map(extent).to_vec();
+        sort(&mut extents, |key, _| if key.0 == 3 { Claim::None } else { Claim::FormerOwner });
+        assert_eq!(extents.iter().map(|extent| extent.object.key.0).collect::<Vec<_>>(), [2, 4, 1, 3]);
+    }
 
     #[test]
     fn what_is_present_is_what_is_not_missing() {

@@ -145,6 +145,11 @@ impl Members {
         futures::future::join_all(calls).await;
     }
 
+    /// Returns when worker `id` is there again, at once if it has not said that it starts again.
+    pub(crate) async fn back(&self, id: &str) {
+        self.restarts.back(id).await;
+    }
+
     /// Worker `id` starts again; it is waited for `within` that time, or is back when that is zero.
     pub(crate) async fn restarting(&self, id: String, within: Duration) {
         tracing::debug!(id, within = within.as_secs_f64(), "another worker starts again");
@@ -209,7 +214,7 @@ impl Members {
         limit: u32,
     ) -> Option<(Vec<Entry>, bool)> {
         let owner = self.list().owner(PlacementKey::directory(directory)).filter(|owner| !self.is_me(owner))?.clone();
-        self.restarts.back(&owner.id).await;
+        self.back(&owner.id).await;
         let request = Request::List { path: directory.to_vec(), after: after.map(<[u8]>::to_vec), limit };
         match self.pool.call(&Address::Tcp(owner.addr), request).await {
             Ok(Response::Entries { entries, more, .. }) => Some((entries, more)),
@@ -229,7 +234,7 @@ impl Members {
         let request =
             Request::Read { object: object.clone(), offset, len: len as u32, pattern: Pattern::Random, reach };
         let answer = loop {
-            self.restarts.back(&holder.id).await;
+            self.back(&holder.id).await;
             let answer = self.try_to_ask(holder, request.clone()).await;
             // It may have gone since.
             if matches!(answer, Ok(_) | Err(CallError::Failure(_))) || !self.restarts.is_away(&holder.id) {

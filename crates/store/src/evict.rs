@@ -66,6 +66,8 @@ pub(crate) trait Policy: Send {
     fn put_back(&mut self, node: &Arc<Node>);
     /// A node that was in another policy until now, with the bytes it had.
     fn adopt(&mut self, node: &Arc<Node>);
+    /// How often the extent was seen lately, in the policy's own measure.
+    fn heat(&self, node: &Node) -> u8;
     fn len(&self) -> usize;
     /// Of all nodes that are in.
     fn bytes(&self) -> u64;
@@ -158,6 +160,10 @@ impl Eviction {
     pub(crate) fn visit_below(&self, node: &Node) -> bool {
         let now = self.next_tick();
         self.policies.lock().of(node).visit_below(node, now)
+    }
+
+    pub(crate) fn heat(&self, node: &Node) -> u8 {
+        self.policies.lock().of(node).heat(node)
     }
 
     pub(crate) fn remove(&self, node: &Node) {

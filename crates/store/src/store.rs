@@ -116,6 +116,8 @@ pub struct ExtentInfo {
     pub extent: u32,
     /// Bytes of it that are present.
     pub present: u64,
+    /// How often it was asked for lately, by the count that eviction goes by: 0 to 15, of use for comparing only.
+    pub heat: u8,
 }
 
 impl ExtentInfo {
@@ -269,9 +271,13 @@ impl Store {
     pub fn extents(&self) -> Vec<ExtentInfo> {
         let of_entry = |entry: Arc<crate::index::Entry>| {
             entry.slots().into_iter().filter_map(move |(extent, slot)| {
-                let pages = slot.state.read().pages;
+                let (pages, home) = {
+                    let state = slot.state.read();
+                    (state.pages, state.home.clone())
+                };
                 let present = page::mask_bytes(entry.object.size, extent, pages);
-                (present > 0).then(|| ExtentInfo { object: entry.object.clone(), extent, present })
+                let heat = home.map_or(0, |home| self.inner.tiers[home.tier].evict.heat(&home.node));
+                (present > 0).then(|| ExtentInfo { object: entry.object.clone(), extent, present, heat })
             })
         };
         self.inner.index.entries().flat_map(of_entry).collect()

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         pictures::prometheus_draws_the_dashboard_and_reads_the_alerts,
         scaling::scaling_from_2_to_4_to_1_disturbs_no_reader_and_fetches_nothing,
         elastic::from_3_to_6_to_3_to_1_and_back_readers_notice_nothing,
+        #[exclusive]
+        elastic::kills_in_mid_hand_over_are_overcome,
         elastic::a_dataset_that_nobody_uses_sleeps_and_a_pod_wakes_it,
         elastic::a_load_warms_what_readers_then_need_not_fetch,
         faults::a_killed_worker_pod_disturbs_no_reader,

@@ -209,7 +209,7 @@ async fn workers(case: &Case<'_>) -> Result<Vec<(String, String)>> {
 }
 
 /// The pod of the operator that leads.
-async fn leader(case: &Case<'_>) -> Result<String> {
+pub(crate) async fn leader(case: &Case<'_>) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(case.env.client(), case.env.system_namespace());
     wait_for("an operator to lead", LIMIT, || async {
         let holder = leases.get("penstock-operator").await?.spec.and_then(|spec| spec.holder_identity);

@@ -236,6 +236,10 @@ impl Policy for TinyLfu {
         self.enter(node, MAIN);
     }
 
+    fn heat(&self, node: &Node) -> u8 {
+        self.seen_lately(node)
+    }
+
     fn len(&self) -> usize {
         self.live
     }

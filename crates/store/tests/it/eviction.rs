@@ -64,6 +64,23 @@ fn a_scan_does_not_push_out_what_is_read_often() {
 }
 
 #[test]
+fn what_is_read_often_is_said_to_be_hotter() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ssd(dir.path(), 16 * MIB);
+    let objects: Vec<_> = (0..16).map(|n| object(n, MIB / 4)).collect();
+    // Of every round, the first quarter is read twice.
+    for _ in 0..4 {
+        for object in objects.iter().chain(&objects[..4]) {
+            visit(&store, object);
+        }
+    }
+    let heat = |object: &Object| store.extents().iter().find(|extent| extent.object.key == object.key).unwrap().heat;
+    let hot = objects[..4].iter().map(heat).min().unwrap();
+    let others = objects[4..].iter().map(heat).max().unwrap();
+    assert!(hot > others, "{hot}, others {others}");
+}
+
+#[test]
 fn eviction_begins_above_high_and_reaches_low() {
     let dir = tempfile::tempdir().unwrap();
     let quota = 20 * MIB;
