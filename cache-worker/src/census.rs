@@ -3,11 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_model::Attr;
+use penstock_model::{Attr, Path};
 use penstock_wire::message::Failure;
 use tokio::time::{Instant, sleep};
 
-use crate::{members::Members, metadata::Catalog, walk};
+use crate::{
+    members::Members,
+    metadata::Catalog,
+    walk::{self, Visit},
+};
 
 const TICK: Duration = Duration::from_secs(2);
 /// Between walks that succeed, at least; a static Dataset is walked once per configuration.
@@ -61,16 +65,19 @@ impl Census {
     }
 }
 
+impl Visit for Count {
+    fn file(&mut self, _: Path, attr: Attr) {
+        self.bytes += attr.size;
+        self.files += 1;
+    }
+}
+
 /// Asks each directory's owner, so that nobody lists what is listed already.
 async fn walk(catalog: &Catalog, members: &Members) -> Result<Count, Failure> {
     let mut count = Count::default();
     let mut directories = vec![Vec::new()];
     while let Some(directory) = directories.pop() {
-        let mut add = |_, attr: Attr| {
-            count.bytes += attr.size;
-            count.files += 1;
-        };
-        match walk::directory(catalog, members, &directory, &mut add).await {
+        match walk::directory(catalog, members, &directory, &mut count).await {
             Ok(below) => directories.extend(below),
             // Removed meanwhile, or an empty bucket.
             Err(Failure::NotFound | Failure::NotADirectory) => {}

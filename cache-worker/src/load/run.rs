@@ -1,9 +1,11 @@
 //! One load, from its order to its end.
 
+mod objects;
+
 use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use penstock_model::{Attr, EXTENT, Kind, Object, ObjectKey, Path};
+use penstock_model::{EXTENT, Kind, Object, ObjectKey, Path};
 use penstock_wire::message::{Failure, LoadOrder, LoadProgress, LoadState, Pattern, Reach};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -11,8 +13,13 @@ use tokio::{
     time::sleep,
 };
 
+use self::objects::{Count, Evict, Files, Objects, Wanted};
 use super::{Parts, targets::Targets};
-use crate::{metadata::Catalog, throttle::Throttle, walk};
+use crate::{
+    metadata::Catalog,
+    throttle::Throttle,
+    walk::{self, Visit},
+};
 
 /// Fetches of one load at once.
 const FETCHES: usize = 64;
@@ -116,7 +123,7 @@ impl Load {
             self.forget(&catalog).await;
         }
         let mut total = Count::default();
-        self.walk(&catalog, &mut |object| total.add(self, &object)).await?;
+        self.walk(&catalog, &mut total).await?;
         {
             let mut progress = self.progress.lock();
             (progress.files, progress.bytes, progress.cached_bytes) = (total.files, total.bytes, total.cached);
@@ -129,7 +136,7 @@ impl Load {
             self.fetch(&catalog).await?;
         }
         let mut left = Count::default();
-        self.walk(&catalog, &mut |object| left.add(self, &object)).await?;
+        self.walk(&catalog, &mut left).await?;
         let mut progress = self.progress.lock();
         (progress.files, progress.bytes, progress.cached_bytes) = (left.files, left.bytes, left.cached);
         progress.done_bytes = left.bytes;
@@ -149,11 +156,15 @@ impl Load {
     }
 
     /// Shows every file of the targets, as an object.
-    async fn walk(&self, catalog: &Catalog, visit: &mut (dyn FnMut(Object) + Send)) -> Result<(), Failure> {
+    async fn walk(&self, catalog: &Catalog, objects: &mut impl Objects) -> Result<(), Failure> {
         for path in &self.targets.paths {
             match catalog.stat(path).await.map(|told| told.value) {
-                Ok(attr) if attr.kind == Kind::File => visit_file(path.clone(), attr, visit),
-                Ok(_) => self.below(catalog, path.clone(), &mut |path, attr| visit_file(path, attr, visit)).await?,
+                Ok(attr) if attr.kind == Kind::File => {
+                    let mut files = Files { load: self, all: true, objects };
+                    files.file(path.clone(), attr);
+                    files.pause().await;
+                }
+                Ok(_) => self.below(catalog, path.clone(), true, objects).await?,
                 Err(Failure::NotFound | Failure::NotADirectory) => {
                     self.note(path, "there is no such file or directory");
                 }
@@ -161,25 +172,17 @@ impl Load {
             }
         }
         for root in &self.targets.roots {
-            let mut only = |path: Path, attr: Attr| {
-                if self.targets.matches(&path) {
-                    visit_file(path, attr, visit);
-                }
-            };
-            self.below(catalog, root.clone(), &mut only).await?;
+            self.below(catalog, root.clone(), false, objects).await?;
         }
         Ok(())
     }
 
-    async fn below(
-        &self,
-        catalog: &Catalog,
-        root: Path,
-        visit: &mut (dyn FnMut(Path, Attr) + Send),
-    ) -> Result<(), Failure> {
+    /// Of the files below `root` all, or those that a glob matches.
+    async fn below(&self, catalog: &Catalog, root: Path, all: bool, objects: &mut impl Objects) -> Result<(), Failure> {
         let mut directories = vec![root];
         while let Some(directory) = directories.pop() {
-            match walk::directory(catalog, &self.parts.members, &directory, visit).await {
+            let mut files = Files { load: self, all, objects };
+            match walk::directory(catalog, &self.parts.members, &directory, &mut files).await {
                 Ok(below) => directories.extend(below),
                 // Removed meanwhile.
                 Err(Failure::NotFound | Failure::NotADirectory) => {}
@@ -202,18 +205,11 @@ impl Load {
     }
 
     async fn fetch(self: &Arc<Self>, catalog: &Catalog) -> Result<(), Failure> {
-        let (sender, mut jobs) = mpsc::unbounded_channel();
-        let walked = async move {
-            let mut send = |object: Object| {
-                let object = Arc::new(object);
-                for extent in self.mine(&object) {
-                    if self.present(&object, &extent) < extent.end - extent.start {
-                        // The receiver lives as long as this future.
-                        let _ = sender.send((object.clone(), extent));
-                    }
-                }
-            };
-            self.walk(catalog, &mut send).await
+        let (sender, mut jobs) = mpsc::channel(FETCHES);
+        let walked = async {
+            // Goes with the walk, and the fetches end when they have caught up.
+            let mut wanted = Wanted::new(sender);
+            self.walk(catalog, &mut wanted).await
         };
         let fetched = async {
             let mut fetches = JoinSet::new();
@@ -253,14 +249,7 @@ impl Load {
     }
 
     async fn evict(&self, catalog: &Catalog) -> Result<(), Failure> {
-        let store = self.parts.store.clone();
-        self.walk(catalog, &mut |object| {
-            for extent in 0..object.size.div_ceil(EXTENT) {
-                store.remove_extent(&object.key, extent as u32);
-            }
-            self.progress.lock().done_bytes += self.mine(&object).map(|extent| extent.end - extent.start).sum::<u64>();
-        })
-        .await
+        self.walk(catalog, &mut Evict).await
     }
 
     fn note(&self, path: &[u8], reason: &str) {
@@ -272,30 +261,6 @@ impl Load {
         progress.failed_files += 1;
         if progress.failures.len() < NAMED {
             progress.failures.push((path, reason.to_owned()));
-        }
-    }
-}
-
-fn visit_file(path: Path, attr: Attr, visit: &mut (dyn FnMut(Object) + Send)) {
-    if let Some((key, version)) = attr.object {
-        visit(Object { key, path, version, size: attr.size });
-    }
-}
-
-#[derive(Default)]
-struct Count {
-    files: u64,
-    bytes: u64,
-    cached: u64,
-}
-
-impl Count {
-    fn add(&mut self, load: &Load, object: &Object) {
-        // Of an empty file, the extent that it does not have.
-        self.files += u64::from(load.parts.members.owns(object.key, 0));
-        for extent in load.mine(object) {
-            self.bytes += extent.end - extent.start;
-            self.cached += load.present(object, &extent);
         }
     }
 }
