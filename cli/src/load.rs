@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use futures::{TryStreamExt, pin_mut};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use penstock_api::{DataLoad, DataLoadPhase, DataLoadStatus};
 
 use crate::{
+    cluster,
     manifest::{ManifestError, Order},
     progress::Progress,
 };
@@ -50,9 +51,7 @@ pub enum LoadError {
 impl Load {
     pub async fn run(self) -> Result<(), LoadError> {
         let load = Order::read(&self.file)?.load;
-        // Fails only when one is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::try_default().await.map_err(LoadError::Client)?;
+        let client = cluster::client().await.map_err(LoadError::Client)?;
         let namespace = load.namespace().or(self.namespace).unwrap_or_else(|| client.default_namespace().to_owned());
         let (api, name) = (Api::<DataLoad>::namespaced(client, &namespace), load.name_any());
         let applied = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&load)).await;

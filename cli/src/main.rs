@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use penstock_cli::{load::Load, local};
+use penstock_cli::{explain::Explain, load::Load, local};
 
 #[derive(Parser)]
 #[command(name = "penstock", version, about = "Elastic dataset caching")]
@@ -19,6 +19,9 @@ enum Command {
     Local(local::Command),
     /// Give a DataLoad to the cluster, and show how far it is.
     Load(Load),
+    /// Why something on the cluster is as it is.
+    #[command(subcommand)]
+    Explain(Explain),
 }
 
 #[tokio::main]
@@ -26,6 +29,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     let result = match Cli::parse().command {
         Command::Local(command) => command.run().await,
+        Command::Explain(explain) => explain.run().await.map_err(Into::into),
         Command::Load(load) => load.run().await.map_err(Into::into),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };

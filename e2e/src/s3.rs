@@ -140,11 +140,16 @@ impl SeaweedFs {
     /// Stores empty objects, many at a time; not counted. Keys as for [`Self::put`]. Blocks.
     pub fn put_empty(&self, bucket: &str, keys: impl IntoIterator<Item = String>) -> Result<()> {
         let empty = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        self.put_all(bucket, keys.into_iter().map(|key| (key, empty.path())))
+    }
+
+    /// As [`Self::put_file`], many at a time.
+    pub fn put_all<'a>(&self, bucket: &str, files: impl IntoIterator<Item = (String, &'a Path)>) -> Result<()> {
         let list = tempfile::NamedTempFile::new_in(self.folder.path())?;
-        let file = empty.path().display();
-        let lines = keys.into_iter().map(|key| {
+        let lines = files.into_iter().map(|(key, file)| {
             format!(
-                "upload-file = \"{file}\"\nurl = \"{}\"\noutput = /dev/null\n",
+                "upload-file = \"{}\"\nurl = \"{}\"\noutput = /dev/null\n",
+                file.display(),
                 self.url(&format!("{bucket}/{key}"))
             )
         });

@@ -8,6 +8,7 @@ mod control;
 mod cost;
 mod csi;
 mod direct;
+mod elastic;
 mod evict;
 mod figures;
 mod fleet;
@@ -61,6 +62,8 @@ enum Suite {
     Scale,
     /// Up to a hundred readers that start together.
     Hundred,
+    /// Loads, and sizes that follow what is asked for.
+    Elastic,
     /// Hit ratios of a tier that is smaller than what is read.
     Evict,
     /// Names and attributes of a tree of many objects.
@@ -116,6 +119,7 @@ impl Suite {
             Self::Cold => cold::run(quick).await,
             Self::Scale => scale::run(quick).await,
             Self::Hundred => hundred::run(quick).await,
+            Self::Elastic => elastic::run(quick).await,
             Self::Evict => blocking(|| evict::run(quick)),
             Self::Metadata => metadata::run(quick).await,
             Self::Cost => cost::run(quick).await,

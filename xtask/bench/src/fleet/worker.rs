@@ -7,7 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::bail;
 use penstock_testkit::process::{ChildGuard, free_port};
+use penstock_wire::{
+    Access, Address, Caller, Client, Credential,
+    message::{LoadOrder, LoadProgress, Request, Response},
+};
 use serde_json::{Value, json};
 
 use super::{CLIENT_KEY, DATASET, PEER_KEY, Place, SOCKETS};
@@ -43,6 +48,7 @@ pub(crate) struct Worker {
     process: ChildGuard,
     place: Place,
     http: String,
+    endpoint: String,
     /// The folder of its memory tier.
     pub(crate) tier: PathBuf,
 }
@@ -74,11 +80,34 @@ impl Worker {
             .arg("--socket-dir")
             .arg(sockets)
             .start()?;
-        Ok(Self { process, place: seat.place, http: seat.http, tier })
+        Ok(Self { process, place: seat.place, http: seat.http, endpoint: seat.endpoint, tier })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// As the operator does it. Blocks.
+    pub(crate) fn set_load(&self, order: LoadOrder) -> anyhow::Result<()> {
+        self.ask(Request::SetLoads(vec![order])).map(drop)
+    }
+
+    /// How far its loads are. Blocks.
+    pub(crate) fn loads(&self) -> anyhow::Result<Vec<LoadProgress>> {
+        match self.ask(Request::Stats)? {
+            Response::Stats(stats) => Ok(stats.loads),
+            other => bail!("a worker answers with {other:?}"),
+        }
+    }
+
+    fn ask(&self, request: Request) -> anyhow::Result<Response> {
+        let access = Access::Peer(Credential::from_hex(PEER_KEY)?);
+        let caller = Caller { dataset: DATASET.into(), name: "bench".into(), access };
+        let address = Address::Tcp(self.endpoint.clone());
+        self.place.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { Ok(Client::connect(&address, &caller).await?.call(request).await?) })
+        })
     }
 
     /// Whether it is ready; an error when it has ended.

@@ -1,4 +1,4 @@
-//! `penstock load` as a user types it, on a real API server; this test stands in for the operator.
+//! What `penstock` does with a cluster, as a user types it, on a real API server; this test stands in for the operator.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use penstock_api::DataLoad;
+use penstock_api::{CacheRuntime, DataLoad};
 use penstock_testkit::control_plane::ControlPlane;
 use serde_json::json;
 use tokio::process::Command;
@@ -22,10 +22,15 @@ async fn with_crds() -> ControlPlane {
     plane
 }
 
-fn penstock(plane: &ControlPlane, file: &Path, watch: bool) -> Command {
+fn penstock(plane: &ControlPlane) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
-    command.env("KUBECONFIG", plane.kubeconfig()).arg("load").arg("--file").arg(file);
-    command.args(watch.then_some("--watch")).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env("KUBECONFIG", plane.kubeconfig()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+fn load(plane: &ControlPlane, file: &Path, watch: bool) -> Command {
+    let mut command = penstock(plane);
+    command.arg("load").arg("--file").arg(file).args(watch.then_some("--watch"));
     command
 }
 
@@ -64,10 +69,10 @@ async fn a_load_is_applied_and_watched_to_its_end() {
         std::fs::write(&file, format!("{head}\nspec: {{dataset: prices{spec}}}\n")).unwrap();
     };
     write("");
-    let (ok, out, _) = said(&penstock(&plane, &file, false).output().await.unwrap());
+    let (ok, out, _) = said(&load(&plane, &file, false).output().await.unwrap());
     assert!(ok && out.contains("DataLoad default/warm of Dataset prices is with the cluster"), "{out}");
 
-    let watching = penstock(&plane, &file, true).spawn().unwrap();
+    let watching = load(&plane, &file, true).spawn().unwrap();
     tell(&plane, "Running", "half of it").await;
     tell(&plane, "Complete", "100 % of it").await;
     let (ok, out, err) = said(&watching.wait_with_output().await.unwrap());
@@ -75,7 +80,7 @@ async fn a_load_is_applied_and_watched_to_its_end() {
 
     // What was said of the load before it was changed does not count.
     write(", minCachedPercent: 90");
-    let watching = penstock(&plane, &file, true).spawn().unwrap();
+    let watching = load(&plane, &file, true).spawn().unwrap();
     let api = Api::<DataLoad>::namespaced(plane.client(), "default");
     while api.get("warm").await.unwrap().spec.min_cached_percent != 90 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -85,9 +90,27 @@ async fn a_load_is_applied_and_watched_to_its_end() {
     assert!(!ok && err.contains("DataLoad 'warm' has failed: too little room"), "{err}");
 
     write(", policy: Sometimes");
-    let (ok, _, err) = said(&penstock(&plane, &file, false).output().await.unwrap());
+    let (ok, _, err) = said(&load(&plane, &file, false).output().await.unwrap());
     assert!(!ok && err.contains("Sometimes"), "{err}");
     std::fs::write(&file, "kind: Pod\n").unwrap();
-    let (ok, _, err) = said(&penstock(&plane, &file, false).output().await.unwrap());
+    let (ok, _, err) = said(&load(&plane, &file, false).output().await.unwrap());
     assert!(!ok && err.contains("there is no DataLoad in it"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_a_runtime_is_explained() {
+    let plane = with_crds().await;
+    let explain = async |name: &str| said(&penstock(&plane).args(["explain", "scaling", name]).output().await.unwrap());
+    let (ok, _, err) = explain("bars").await;
+    assert!(!ok && err.contains("no CacheRuntime 'bars' in namespace 'default'"), "{err}");
+    let api = Api::<CacheRuntime>::namespaced(plane.client(), "default");
+    let runtime = json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "CacheRuntime", "metadata": {"name": "bars"},
+        "spec": {"replicas": 3, "tieredStore": {"levels": [{"mediumType": "MEM", "quota": "1Gi"}]}}
+    });
+    api.patch("bars", &PatchParams::apply("test"), &Patch::Apply(&runtime)).await.unwrap();
+    let status = Patch::Merge(json!({"status": {"desiredReplicas": 3, "readyReplicas": 2}}));
+    api.patch_status("bars", &PatchParams::default(), &status).await.unwrap();
+    let (ok, out, err) = explain("bars").await;
+    assert!(ok && out.contains("3 wanted, 2 serve") && out.contains("spec.replicas is 3"), "{out}{err}");
 }
