@@ -20,19 +20,24 @@ mod sweep;
 mod validate;
 pub mod written;
 
-use std::{convert::Infallible, sync::Arc, time::Instant};
+use std::{convert::Infallible, fmt::Debug, sync::Arc, time::Instant};
 
 use futures::{StreamExt, TryStreamExt, channel::mpsc, future::BoxFuture};
 use jiff::Timestamp;
 use kube::{
-    Client, ResourceExt,
-    runtime::{self, applier, controller::Action, reflector::ObjectRef},
+    Client, Resource, ResourceExt,
+    runtime::{
+        self, applier,
+        controller::Action,
+        reflector::{ObjectRef, Store},
+    },
 };
 use penstock_api::{CacheRuntime, DataLoad, Dataset};
 use penstock_plan::{
     names::persistent_volume,
     validate::{Claim, dataset_of},
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -105,8 +110,9 @@ pub async fn run(
     let queues = split(triggers, &ctx, &mut tasks);
     tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));
     let datasets = look_after_datasets(ctx.clone(), queues.datasets, stop.clone());
-    let runtimes = look_after_runtimes(ctx.clone(), queues.runtimes, stop.clone());
-    let loads = look_after_loads(ctx, queues.loads, stop);
+    let stores = &ctx.stores;
+    let runtimes = look_after_lone(ctx.clone(), stores.runtimes.clone(), queues.runtimes, stop.clone(), unclaimed);
+    let loads = look_after_lone(ctx.clone(), stores.loads.clone(), queues.loads, stop, alone);
     // Boxed: the compiler does not see that so deep a future can be sent.
     let work: BoxFuture<'static, ()> = Box::pin(async move {
         tokio::join!(datasets, runtimes, loads);
@@ -199,40 +205,30 @@ async fn measured(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Result<Action, Er
     result
 }
 
-async fn look_after_runtimes(ctx: Arc<Context>, queue: Queue<CacheRuntime>, stop: CancellationToken) {
+/// Objects of one kind that have no Dataset; the others' are looked after with it.
+async fn look_after_lone<K, F>(
+    ctx: Arc<Context>,
+    store: Store<K>,
+    queue: Queue<K>,
+    stop: CancellationToken,
+    look: fn(Arc<K>, Arc<Context>) -> F,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    F: Future<Output = Result<Action, apply::Error>> + Send + 'static,
+{
     let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
     let config = runtime::Config::default().concurrency(CONCURRENCY);
     let reconciles = applier(
-        |runtime: Arc<CacheRuntime>, ctx: Arc<Context>| Box::pin(unclaimed(runtime, ctx)),
-        |runtime: Arc<CacheRuntime>, error: &apply::Error, _| {
+        move |object: Arc<K>, ctx: Arc<Context>| Box::pin(look(object, ctx)),
+        |object: Arc<K>, error: &apply::Error, _| {
             if !error.is_race() && !error.is_terminating() {
-                let runtime = ObjectRef::from_obj(runtime.as_ref());
-                tracing::warn!(%runtime, %error, "the status of a runtime was not written; it will be tried again");
+                let object = ObjectRef::from_obj(object.as_ref());
+                tracing::warn!(%object, %error, "a status was not written; it will be tried again");
             }
             Action::requeue(reconcile::MENDED)
         },
-        ctx.clone(),
-        ctx.stores.runtimes.clone(),
-        queue,
-        config,
-    );
-    reconciles.map_err(drop).for_each(|_| async {}).await;
-}
-
-async fn look_after_loads(ctx: Arc<Context>, queue: Queue<DataLoad>, stop: CancellationToken) {
-    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
-    let config = runtime::Config::default().concurrency(CONCURRENCY);
-    let reconciles = applier(
-        |load: Arc<DataLoad>, ctx: Arc<Context>| Box::pin(alone(load, ctx)),
-        |load: Arc<DataLoad>, error: &apply::Error, _| {
-            if !error.is_race() && !error.is_terminating() {
-                let load = ObjectRef::from_obj(load.as_ref());
-                tracing::warn!(%load, %error, "the status of a DataLoad was not written; it will be tried again");
-            }
-            Action::requeue(reconcile::MENDED)
-        },
-        ctx.clone(),
-        ctx.stores.loads.clone(),
+        ctx,
+        store,
         queue,
         config,
     );
