@@ -153,8 +153,8 @@ async fn when_both_die_at_once_the_mount_is_lost_told_and_made_anew() {
     let event = event(&plane).await;
     assert_eq!((event.type_.as_deref(), event.reason.as_deref()), (Some("Warning"), Some("MountLost")));
     assert_eq!(event.regarding.unwrap(), pod("one"));
-    let note = event.note.unwrap();
-    assert!(note.contains(node.dataset) && note.contains("ended at the same time") && note.contains("started again"));
+    let text = event.note.unwrap();
+    assert!(text.contains(node.dataset) && text.contains("ended at the same time") && text.contains("started again"));
     // As kubelet does from time to time.
     node.publish("one").await;
     node.check("one");
