@@ -34,15 +34,29 @@ const BEGUN: u32 = 5;
 struct Desk {
     exchange: &'static str,
     zone: &'static str,
-    /// Name, cron schedule, and the same for Python: hour, minute, weekdays; size.
-    jobs: &'static [(&'static str, &'static str, u32, u32, &'static [u8], u32)],
+    jobs: &'static [Job],
+}
+
+struct Job {
+    name: &'static str,
+    schedule: &'static str,
+    /// The schedule's hour, minute and weekdays (1 is Monday), for Python.
+    time: (u32, u32, &'static [u8]),
+    replicas: u32,
+}
+
+const fn job(name: &'static str, schedule: &'static str, time: (u32, u32, &'static [u8]), replicas: u32) -> Job {
+    Job { name, schedule, time, replicas }
 }
 
 /// The week of `metabit.yaml`.
 const SHANGHAI: Desk = Desk {
     exchange: "XSHG",
     zone: "Asia/Shanghai",
-    jobs: &[("scale-down", "0 0 7 ? * 1", 7, 0, &[1], 10), ("scale-up", "0 0 18 ? * 5-6", 18, 0, &[5, 6], 20)],
+    jobs: &[
+        job("scale-down", "0 0 7 ? * 1", (7, 0, &[1]), 10),
+        job("scale-up", "0 0 18 ? * 5-6", (18, 0, &[5, 6]), 20),
+    ],
 };
 
 /// Trading hours, and two jobs in hours that the clock skips in March and repeats in November.
@@ -50,10 +64,10 @@ const NEW_YORK: Desk = Desk {
     exchange: "XNYS",
     zone: "America/New_York",
     jobs: &[
-        ("open", "30 9 * * MON-FRI", 9, 30, &[1, 2, 3, 4, 5], 20),
-        ("close", "0 16 * * MON-FRI", 16, 0, &[1, 2, 3, 4, 5], 3),
-        ("skipped", "30 2 * * SUN", 2, 30, &[7], 2),
-        ("repeated", "30 1 * * SUN", 1, 30, &[7], 1),
+        job("open", "30 9 * * MON-FRI", (9, 30, &[1, 2, 3, 4, 5]), 20),
+        job("close", "0 16 * * MON-FRI", (16, 0, &[1, 2, 3, 4, 5]), 3),
+        job("skipped", "30 2 * * SUN", (2, 30, &[7]), 2),
+        job("repeated", "30 1 * * SUN", (1, 30, &[7]), 1),
     ],
 };
 
@@ -64,7 +78,7 @@ struct Said {
 }
 
 fn python_says(desk: &Desk) -> Said {
-    let job = |(name, _, hour, minute, weekdays, replicas): &(&str, &str, u32, u32, &[u8], u32)| json!({"name": name, "hour": hour, "minute": minute, "weekdays": weekdays, "replicas": replicas});
+    let job = |Job { name, time: (hour, minute, weekdays), replicas, .. }: &Job| json!({"name": name, "hour": hour, "minute": minute, "weekdays": weekdays, "replicas": replicas});
     let jobs: Vec<Value> = desk.jobs.iter().map(job).collect();
     let asked = json!({"exchange": desk.exchange, "zone": desk.zone, "first": FIRST, "last": LAST, "jobs": jobs});
     let (python, packages) = tools::python_packages("exchange-calendars-4.13.2", &PACKAGES).unwrap();
@@ -80,7 +94,7 @@ fn python_says(desk: &Desk) -> Said {
 
 /// The holidays as a list of dates, or as an iCalendar file in a ConfigMap.
 fn spec(desk: &Desk, holidays: &[String], as_file: bool) -> ValidAutoscaling {
-    let schedule = |(name, schedule, .., replicas): &(&str, &str, u32, u32, &[u8], u32)| json!({"name": name, "schedule": schedule, "replicas": replicas, "skipCalendars": ["holidays"]});
+    let schedule = |Job { name, schedule, replicas, .. }: &Job| json!({"name": name, "schedule": schedule, "replicas": replicas, "skipCalendars": ["holidays"]});
     let at = ConfigMapKey { name: "days".into(), key: "holidays.ics".into() };
     let calendar = if as_file {
         json!({"name": "holidays", "configMap": {"name": at.name, "key": at.key}})
@@ -124,7 +138,7 @@ fn live(desk: &Desk, spec: &ValidAutoscaling, due: &[(i64, String, u32)], seed: 
     let (start, end) = (due[0].0 - 3600, due[due.len() - 1].0);
     let created = Timestamp::from_second(start).unwrap();
     let (mut now, mut past) = (created, Past::new(created));
-    let (mut kept, mut current, mut seen) = (AutoscalingStatus::default(), None, 0);
+    let (mut kept, mut current, mut punctual) = (AutoscalingStatus::default(), None, 0);
     while now.as_second() < end {
         let decision = decide(&Scene {
             spec,
@@ -159,12 +173,12 @@ fn live(desk: &Desk, spec: &ValidAutoscaling, due: &[(i64, String, u32)], seed: 
                 Duration::from_secs(random.next() % (12 * 24 * 3600))
             }
             _ => {
-                seen += 1;
+                punctual += 1;
                 wait
             }
         };
     }
-    seen
+    punctual
 }
 
 #[test]
