@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
-    Client,
+    Client, Config,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
@@ -23,12 +23,9 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// By the pod's service account, or the file that `KUBECONFIG` names.
+    /// By the file that `KUBECONFIG` names, or else the pod's service account; never by a user's own kubeconfig.
     pub async fn connect(node: &str) -> Self {
-        // Fails only when one is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::try_default().await;
-        let client = client.inspect_err(|error| tracing::info!(%error, "no cluster to publish Events in")).ok();
+        let client = client().await.inspect_err(|error| tracing::info!(%error, "no cluster to publish Events in")).ok();
         let reporter = Reporter { controller: "penstock-mount".into(), instance: Some(node.to_owned()) };
         Self(client.map(|client| Recorder::new(client, reporter)))
     }
@@ -43,6 +40,14 @@ impl Events {
             }
         });
     }
+}
+
+async fn client() -> anyhow::Result<Client> {
+    // Fails only when one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let is_named = std::env::var_os("KUBECONFIG").is_some();
+    let config = if is_named { Config::infer().await? } else { Config::incluster()? };
+    Ok(Client::try_from(config)?)
 }
 
 fn warning(reason: &str, note: String) -> Event {
