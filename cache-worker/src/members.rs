@@ -129,8 +129,8 @@ impl Members {
         self.spread(&Request::Forget { path: path.to_vec() }).await;
     }
 
-    /// Asks all others to wait for this worker `within` that time; with zero, not any longer. Best effort: who does not hear
-    /// it asks the UFS.
+    /// Asks all others to wait for this worker `within` that time; with zero, not any longer. Best effort: who does not
+    /// hear it asks the UFS.
     pub(crate) async fn spread_restart(&self, within: Duration) {
         self.spread(&Request::Restarting { id: self.id.clone(), within_ms: within.as_millis() as u64 }).await;
     }

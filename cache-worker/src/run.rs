@@ -48,8 +48,8 @@ pub struct Options {
     pub http: String,
     /// Where `worker.sock` is made, if anywhere.
     pub socket_dir: Option<PathBuf>,
-    /// How long it may hand over before it stops, if it is taken off the member list. Zero: nobody starts it again if it is
-    /// not.
+    /// How long it may hand over before it stops, if it is taken off the member list. Zero: nobody starts it again if
+    /// it is not.
     pub hand_over: Duration,
 }
 

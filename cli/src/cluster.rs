@@ -2,10 +2,12 @@
 
 use kube::Client;
 
-/// # Errors
-/// When neither is there, or cannot be read.
-pub(crate) async fn client() -> kube::Result<Client> {
+#[derive(Debug, thiserror::Error)]
+#[error("cannot find a cluster: {0}")]
+pub struct NoCluster(#[from] kube::Error);
+
+pub(crate) async fn client() -> Result<Client, NoCluster> {
     // Fails only when one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_default().await
+    Ok(Client::try_default().await?)
 }

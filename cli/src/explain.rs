@@ -6,7 +6,7 @@ use clap::Subcommand;
 use kube::{Api, ResourceExt};
 use penstock_api::{CacheRuntime, human_bytes};
 
-use crate::cluster;
+use crate::cluster::{self, NoCluster};
 
 #[derive(Subcommand)]
 pub enum Explain {
@@ -22,8 +22,8 @@ pub enum Explain {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    #[error("cannot find a cluster: {0}")]
-    Client(kube::Error),
+    #[error(transparent)]
+    Cluster(#[from] NoCluster),
     #[error("no CacheRuntime '{name}' in namespace '{namespace}'; `kubectl get cacheruntimes -A` lists all")]
     Absent { namespace: String, name: String },
     #[error("cannot read CacheRuntime '{name}': {source}")]
@@ -33,7 +33,7 @@ pub enum ExplainError {
 impl Explain {
     pub async fn run(self) -> Result<(), ExplainError> {
         let Self::Scaling { name, namespace } = self;
-        let client = cluster::client().await.map_err(ExplainError::Client)?;
+        let client = cluster::client().await?;
         let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
         let found = Api::<CacheRuntime>::namespaced(client, &namespace).get_opt(&name).await;
         let found = found.map_err(|source| ExplainError::Read { name: name.clone(), source })?;

@@ -12,7 +12,7 @@ use kube::{
 use penstock_api::{DataLoad, DataLoadPhase, DataLoadStatus};
 
 use crate::{
-    cluster,
+    cluster::{self, NoCluster},
     manifest::{ManifestError, Order},
     progress::Progress,
 };
@@ -36,8 +36,8 @@ pub struct Load {
 pub enum LoadError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    #[error("cannot find a cluster: {0}")]
-    Client(kube::Error),
+    #[error(transparent)]
+    Cluster(#[from] NoCluster),
     #[error("the API server does not take DataLoad '{name}': {source}")]
     Apply { name: String, source: kube::Error },
     #[error("cannot watch DataLoad '{name}': {source}")]
@@ -51,7 +51,7 @@ pub enum LoadError {
 impl Load {
     pub async fn run(self) -> Result<(), LoadError> {
         let load = Order::read(&self.file)?.load;
-        let client = cluster::client().await.map_err(LoadError::Client)?;
+        let client = cluster::client().await?;
         let namespace = load.namespace().or(self.namespace).unwrap_or_else(|| client.default_namespace().to_owned());
         let (api, name) = (Api::<DataLoad>::namespaced(client, &namespace), load.name_any());
         let applied = api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&load)).await;

@@ -13,7 +13,7 @@ use penstock_api::autoscaling::{Autoscaling, AutoscalingStatus, ConfigMapKey};
 use penstock_plan::autoscaling::{CalendarTexts, Measured, Past, Scene, ValidAutoscaling, decide};
 use penstock_tools as tools;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PACKAGES: [&str; 9] = [
     "exchange-calendars==4.13.2",
@@ -78,8 +78,11 @@ struct Said {
 }
 
 fn python_says(desk: &Desk) -> Said {
-    let job = |Job { name, time: (hour, minute, weekdays), replicas, .. }: &Job| json!({"name": name, "hour": hour, "minute": minute, "weekdays": weekdays, "replicas": replicas});
-    let jobs: Vec<Value> = desk.jobs.iter().map(job).collect();
+    let mut jobs = Vec::new();
+    for Job { name, time: (hour, minute, weekdays), replicas, .. } in desk.jobs {
+        let days = json!(weekdays);
+        jobs.push(json!({"name": name, "hour": hour, "minute": minute, "weekdays": days, "replicas": replicas}));
+    }
     let asked = json!({"exchange": desk.exchange, "zone": desk.zone, "first": FIRST, "last": LAST, "jobs": jobs});
     let (python, packages) = tools::python_packages("exchange-calendars-4.13.2", &PACKAGES).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/witness/exchanges_say.py");
@@ -94,14 +97,17 @@ fn python_says(desk: &Desk) -> Said {
 
 /// The holidays as a list of dates, or as an iCalendar file in a ConfigMap.
 fn spec(desk: &Desk, holidays: &[String], as_file: bool) -> ValidAutoscaling {
-    let schedule = |Job { name, schedule, replicas, .. }: &Job| json!({"name": name, "schedule": schedule, "replicas": replicas, "skipCalendars": ["holidays"]});
     let at = ConfigMapKey { name: "days".into(), key: "holidays.ics".into() };
     let calendar = if as_file {
         json!({"name": "holidays", "configMap": {"name": at.name, "key": at.key}})
     } else {
         json!({"name": "holidays", "dates": holidays})
     };
-    let schedules: Vec<Value> = desk.jobs.iter().map(schedule).collect();
+    let mut schedules = Vec::new();
+    for Job { name, schedule, replicas, .. } in desk.jobs {
+        let skipped = json!(["holidays"]);
+        schedules.push(json!({"name": name, "schedule": schedule, "replicas": replicas, "skipCalendars": skipped}));
+    }
     let spec = json!({"maxReplicas": 30, "timeZone": desk.zone, "schedules": schedules, "calendars": [calendar]});
     let spec: Autoscaling = serde_json::from_value(spec).unwrap();
     let spec = ValidAutoscaling::new(&spec, &CalendarTexts::from([(at, ics(holidays))]));
@@ -131,8 +137,8 @@ impl Random {
     }
 }
 
-/// Lives through the two years: the operator looks when it said that it would, sometimes earlier, and sometimes it is away
-/// for days and starts anew. Returns how many of the changes it saw to the second.
+/// Lives through the two years: the operator looks when it said that it would, sometimes earlier, and sometimes it is
+/// away for days and starts anew. Returns how many of the changes it saw to the second.
 fn live(desk: &Desk, spec: &ValidAutoscaling, due: &[(i64, String, u32)], seed: u64) -> usize {
     let (mut random, measured) = (Random(seed), Measured { worker_capacity: 1 << 30, ..Measured::default() });
     let (start, end) = (due[0].0 - 3600, due[due.len() - 1].0);

@@ -132,8 +132,8 @@ async fn stuck(service: &Hoard, enough: usize) {
     }
 }
 
-/// Sends so many requests while nothing is taken; how many the server worked on meanwhile, `enough` at least. Then all are
-/// answered.
+/// Sends so many requests while nothing is taken; how many the server worked on meanwhile, `enough` at least. Then all
+/// are answered.
 async fn ask_without_reading(count: usize, enough: usize, request: Request) -> (usize, Arc<Hoard>) {
     let (service, client, flow) = connected().await;
     flow.send_replace(false);
@@ -155,6 +155,7 @@ async fn bytes_that_are_asked_for_and_not_taken_are_bounded() {
         let (_, service) = ask_without_reading(count, BOUND / 4 / len + 1, read(len)).await;
         let most = service.most.load(SeqCst);
         assert!(most <= BOUND, "{most} bytes were held for requests of {len}");
+        assert!(most > BOUND / 4, "only {most} bytes were under way for requests of {len}");
         assert_eq!(service.held.load(SeqCst), 0);
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use kube::core::DynamicObject;
 use penstock_e2e::harness::{Case, Loop, Skip, Witnesses, checked_pass};
 use penstock_e2e::image::PENSTOCK_NEXT;
-use penstock_e2e::kubectl::condition;
+use penstock_e2e::kubectl::wait_condition;
 use penstock_e2e::noise::number;
 use penstock_e2e::pods;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ const DATASET: &str = "elastic";
 /// How many kills there shall be, and what their moments and victims come from.
 const KILLS: &str = "PENSTOCK_E2E_KILLS";
 const SEED: &str = "PENSTOCK_E2E_SEED";
+const LIMIT: Duration = Duration::from_mins(2);
 /// Zero to first byte, at most.
 const AWAKE: Duration = Duration::from_secs(10);
 
@@ -43,8 +44,8 @@ pub(crate) async fn from_3_to_6_to_3_to_1_and_back_readers_notice_nothing(case: 
         witnesses.during(&format!("from {before} workers to {after}"), scaled).await?;
     }
     if has_image {
-        let updated = |runtime: &DynamicObject| condition(runtime, "Updated").is_some_and(|c| c["status"] == "True");
-        let updated = async { case.wait_object("CacheRuntime", DATASET, "updated", updated).await.map(drop) };
+        let runtimes = case.api("CacheRuntime");
+        let updated = wait_condition(&runtimes, DATASET, "Updated", "True", LIMIT);
         witnesses.during("the rest of the update", updated).await?;
     }
     witnesses.stop().await

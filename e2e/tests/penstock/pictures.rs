@@ -74,7 +74,10 @@ async fn config(case: &Case<'_>) -> Result<Value> {
             targets.push(json!({"targets": [format!("{address}:{port}")], "labels": labels}));
         }
     }
-    let job = json!({"job_name": "penstock", "scrape_interval": "2s", "scrape_timeout": "2s", "honor_labels": true, "static_configs": targets});
+    let job = json!({
+        "job_name": "penstock", "scrape_interval": "2s", "scrape_timeout": "2s", "honor_labels": true,
+        "static_configs": targets,
+    });
     let alerts = tools::workspace_root().join("charts/penstock/files/alerts.yaml");
     Ok(json!({"scrape_configs": [job], "rule_files": [alerts], "global": {"evaluation_interval": "2s"}}))
 }

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
-use kube::core::DynamicObject;
 use kube::{Api, ResourceExt};
 use penstock_e2e::harness::{Case, Release, Skip, Witnesses, blocking};
 use penstock_e2e::image::PENSTOCK_NEXT;
-use penstock_e2e::kubectl::{condition, wait_for};
+use penstock_e2e::kubectl::{wait_condition, wait_for};
 use penstock_e2e::pods;
 use serde_json::json;
 
@@ -188,8 +187,7 @@ async fn on_next_image(case: &Case<'_>, work: impl Future<Output = Result<()>>) 
         Ok(workers(case).await?.iter().all(|(_, image)| image == PENSTOCK_NEXT).then_some(()))
     })
     .await?;
-    let updated = |runtime: &DynamicObject| condition(runtime, "Updated").is_some_and(|c| c["status"] == "True");
-    case.wait_object("CacheRuntime", DATASET, "Updated", updated).await?;
+    wait_condition(&case.api("CacheRuntime"), DATASET, "Updated", "True", LIMIT).await?;
     case.wait_workers(DATASET, 3).await?;
     ensure!(before == pods(workers(case).await?), "pods were replaced");
     Ok(())

@@ -31,9 +31,9 @@ impl Events {
     }
 
     /// In the background: an Event must not delay what it tells of, and one that is lost changes nothing.
-    fn warn(&self, pod: &PodRef, reason: &str, note: String) {
+    fn tell(&self, pod: &PodRef, note: String) {
         let Some(recorder) = self.0.clone() else { return };
-        let (event, regarding) = (warning(reason, note), reference(pod));
+        let (event, regarding) = (lost(note), reference(pod));
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &regarding).await {
                 tracing::warn!(pod = regarding.name, reason = event.reason, %error, "an Event was not recorded");
@@ -50,8 +50,8 @@ async fn client() -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-fn warning(reason: &str, note: String) -> Event {
-    let (reason, action) = (reason.to_owned(), "Mount".to_owned());
+fn lost(note: String) -> Event {
+    let (reason, action) = ("MountLost".to_owned(), "Mount".to_owned());
     Event { type_: EventType::Warning, reason, note: Some(note), action, secondary: None }
 }
 
@@ -74,9 +74,10 @@ impl Volumes {
             let of_it = matches!(&record.what, Published::Dataset { staging_path } if staging_path == staging);
             if let Some(pod) = record.pod.filter(|_| of_it) {
                 let note = format!(
-                    "the mount of Dataset '{dataset}' is lost: {why}; reads fail with ENOTCONN until the pod is started again"
+                    "the mount of Dataset '{dataset}' is lost: {why}; reads fail with ENOTCONN until the pod is started \
+                     again"
                 );
-                self.events.warn(&pod, "MountLost", note);
+                self.events.tell(&pod, note);
             }
         }
     }

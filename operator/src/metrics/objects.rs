@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::Store};
-use penstock_api::{CacheRuntime, DataLoad, Dataset};
+use penstock_api::{CacheRuntime, CacheRuntimeStatus, DataLoad, DataLoadStatus, Dataset, DatasetStatus};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -45,7 +45,7 @@ impl fmt::Debug for Objects {
 impl Collector for Objects {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(watched) = self.0.get() else { return Ok(()) };
-        let mut gauges = Gauges::default();
+        let gauges = Gauges::default();
         watched.datasets.state().iter().for_each(|dataset| gauges.add_dataset(dataset));
         watched.runtimes.state().iter().for_each(|runtime| gauges.add_runtime(runtime));
         watched.loads.state().iter().for_each(|load| gauges.add_load(load));
@@ -93,16 +93,18 @@ impl Gauges {
         }
     }
 
-    fn add_dataset(&mut self, dataset: &Dataset) {
-        let status = dataset.status.clone().unwrap_or_default();
+    fn add_dataset(&self, dataset: &Dataset) {
+        let none = DatasetStatus::default();
+        let status = dataset.status.as_ref().unwrap_or(&none);
         let labels = labels(dataset, "dataset");
         self.conditions("dataset_condition", &labels, &status.conditions);
         self.bytes("dataset_bytes", &labels, status.ufs_total_bytes);
         self.bytes("dataset_cached_bytes", &labels, status.cached_bytes);
     }
 
-    fn add_runtime(&mut self, runtime: &CacheRuntime) {
-        let status = runtime.status.clone().unwrap_or_default();
+    fn add_runtime(&self, runtime: &CacheRuntime) {
+        let none = CacheRuntimeStatus::default();
+        let status = runtime.status.as_ref().unwrap_or(&none);
         let labels = labels(runtime, "runtime");
         self.conditions("runtime_condition", &labels, &status.conditions);
         for (state, count) in [
@@ -112,7 +114,7 @@ impl Gauges {
         ] {
             self.set("runtime_workers", &with(&labels, "state", state), count.into());
         }
-        if let Some(reason) = status.autoscaling.and_then(|autoscaling| autoscaling.reason) {
+        if let Some(reason) = status.autoscaling.as_ref().and_then(|autoscaling| autoscaling.reason) {
             self.set("runtime_size_reason", &with(&labels, "reason", reason.as_ref()), 1.0);
         }
         self.bytes("runtime_capacity_bytes", &labels, status.cache_capacity_bytes);
@@ -120,7 +122,7 @@ impl Gauges {
         if let Some(percent) = status.hit_ratio_percent {
             self.set("runtime_hit_ratio", &labels, percent / 100.0);
         }
-        if let Some(over) = status.hand_over {
+        if let Some(over) = &status.hand_over {
             for (state, bytes) in
                 [("moved", over.moved_bytes), ("left", over.left_bytes), ("dropped", over.dropped_bytes)]
             {
@@ -129,8 +131,9 @@ impl Gauges {
         }
     }
 
-    fn add_load(&mut self, load: &DataLoad) {
-        let status = load.status.clone().unwrap_or_default();
+    fn add_load(&self, load: &DataLoad) {
+        let none = DataLoadStatus::default();
+        let status = load.status.as_ref().unwrap_or(&none);
         let labels = with(&labels(load, "load"), "dataset", &load.spec.dataset);
         self.conditions("load_condition", &labels, &status.conditions);
         for (state, bytes) in [("total", status.bytes), ("done", status.done_bytes), ("cached", status.cached_bytes)] {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use penstock_api::autoscaling::{Autoscaling, AutoscalingStatus};
+use penstock_e2e::noise::number;
 use penstock_plan::{
     autoscaling::{Measured, Past, Scene, ValidAutoscaling, decide},
     numbers::Rates,
@@ -52,7 +53,7 @@ fn changes(unrest: Unrest) -> usize {
     let mut changes = 0;
     for step in 0..STEPS {
         let measured = measured(unrest, step);
-        if matches!(unrest, Unrest::Restarts) && number(step).is_multiple_of(97) {
+        if matches!(unrest, Unrest::Restarts) && number(0, step).is_multiple_of(97) {
             past = Past::new(now);
         }
         let scene = Scene {
@@ -81,7 +82,7 @@ fn changes(unrest: Unrest) -> usize {
 
 fn measured(unrest: Unrest, step: u64) -> Measured {
     // From 0 to 1.
-    let chance = |salt: u64| number(step ^ (salt << 40)) as f64 / u64::MAX as f64;
+    let chance = |salt: u64| number(salt, step) as f64 / u64::MAX as f64;
     let wave = |salt| 1.0 + 0.15 * (2.0 * chance(salt) - 1.0);
     let (minute, five_minutes) = match unrest {
         Unrest::Noise | Unrest::Restarts => (Some(wave(1)), Some(wave(2))),
@@ -105,12 +106,4 @@ fn measured(unrest: Unrest, step: u64) -> Measured {
         worker_capacity: 1 << 40,
         ..Measured::default()
     }
-}
-
-/// Looks random (splitmix64).
-fn number(index: u64) -> u64 {
-    let mut word = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
