@@ -1,6 +1,7 @@
 //! What mounts ask of this worker, for whoever decides how many workers there are.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,12 +9,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use penstock_curve::{Fleet, Reuse, Sampler};
+use penstock_model::{EXTENT, Object};
 use penstock_wire::message::{Asked, Request};
 
-use crate::metrics::Metrics;
+use crate::{members::Members, metrics::Metrics};
 
 pub(crate) struct Readers {
     metrics: Arc<Metrics>,
+    members: Arc<Members>,
+    sampler: Arc<Sampler>,
     boot: u64,
     started: Instant,
     /// Milliseconds after the start: when a mount last asked for something.
@@ -21,9 +26,9 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, members: Arc<Members>, sampler: Arc<Sampler>) -> Self {
         let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        Self { metrics, boot, started: Instant::now(), last: AtomicU64::new(0) }
+        Self { metrics, members, sampler, boot, started: Instant::now(), last: AtomicU64::new(0) }
     }
 
     /// A mount asked; what mounts ask by themselves, without a reader, does not count.
@@ -40,14 +45,36 @@ impl Readers {
         last > 0 && self.started.elapsed().saturating_sub(Duration::from_millis(last)) < lately
     }
 
-    pub(crate) fn served(&self, bytes: u64, is_hit: bool) {
+    /// A mount was given `range`, which lies in one extent.
+    pub(crate) fn served(&self, object: &Object, range: Range<u64>, is_hit: bool) {
         let counter = if is_hit { &self.metrics.mount_hit_bytes } else { &self.metrics.mount_miss_bytes };
-        counter.inc_by(bytes);
+        counter.inc_by(range.end - range.start);
+        self.sample(object, range);
     }
 
-    pub(crate) fn opened(&self, bytes: u64) {
+    /// A mount has the whole file, and reads it without asking.
+    pub(crate) fn opened(&self, object: &Object) {
         self.metrics.opens.inc();
-        self.metrics.opened_bytes.inc_by(bytes);
+        self.metrics.opened_bytes.inc_by(object.size);
+        for start in (0..object.size).step_by(EXTENT as usize) {
+            self.sample(object, start..(start + EXTENT).min(object.size));
+        }
+    }
+
+    /// Owners see what becomes of their pages; what others give is a copy.
+    fn sample(&self, object: &Object, range: Range<u64>) {
+        if self.members.owns(object.key, range.start) {
+            let list = self.members.list();
+            let fleet = Fleet { epoch: list.epoch, members: list.members.len() as u64 };
+            self.sampler.read(object.key, object.size, range, fleet);
+        } else {
+            self.sampler.copied(range.end - range.start);
+        }
+    }
+
+    /// What comes back to what was read says of the size.
+    pub(crate) fn reuse(&self) -> Reuse {
+        self.sampler.told()
     }
 
     pub(crate) fn counted(&self) -> Asked {

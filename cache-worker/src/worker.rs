@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use penstock_curve::Sampler;
 use penstock_model::{EXTENT, Medium, Object, ObjectKey};
 use penstock_store::{Lent, Store};
 use penstock_wire::{
@@ -68,11 +69,13 @@ impl Worker {
     pub(crate) fn new(loaded: &Loaded, store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
         let changes = Arc::<Changes>::default();
         let catalogs = Catalogs::new(catalog(loaded, &HashMap::new(), &metrics, &changes));
-        let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone() };
+        let is_new = store.stats().cached_bytes == 0;
+        let sampler = Arc::new(if is_new { Sampler::default() } else { Sampler::with_past() });
+        let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone(), sampler: sampler.clone() };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
         let drains = Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone()));
         drains.limit(loaded.config.hand_over_bandwidth);
-        let readers = Arc::new(Readers::new(metrics.clone()));
+        let readers = Arc::new(Readers::new(metrics.clone(), members.clone(), sampler));
         let loads = Loads::new(load::Parts {
             store: store.clone(),
             fills: fills.clone(),
@@ -223,14 +226,14 @@ impl Worker {
             self.metrics.hit_bytes.inc_by(length);
             reply
         } else {
-            let bytes = self.fetch(object, offset..offset + length, pattern, route).await?;
+            let bytes = self.fetch(object.clone(), offset..offset + length, pattern, route).await?;
             self.metrics.misses.inc();
             self.metrics.miss_bytes.inc_by(length);
             Response::Data(bytes).into()
         };
         self.metrics.served.inc_by(length);
         if role == Role::Client {
-            self.readers.served(length, is_hit);
+            self.readers.served(&object, offset..offset + length, is_hit);
         }
         // So an owner asks for what it keeps from now on.
         if (role, reach) == (Role::Peer, Reach::Cache) {
@@ -312,11 +315,11 @@ impl Worker {
     async fn open_local(&self, object: Object) -> Result<Reply, Failure> {
         let (key, size) = (object.key, object.size);
         let mut descriptor = self.descriptor(key, size).await?;
-        if descriptor.is_none() && self.locals.opened(object).await {
+        if descriptor.is_none() && self.locals.opened(object.clone()).await {
             descriptor = self.descriptor(key, size).await?;
         }
         let descriptor = descriptor.ok_or(Failure::NotCached)?;
-        self.readers.opened(size);
+        self.readers.opened(&object);
         Ok(Reply { response: Response::Descriptor, attachment: Attachment::Descriptor(descriptor) })
     }
 
@@ -358,6 +361,7 @@ impl Worker {
             handover: self.drains.progress(),
             asked: self.readers.counted(),
             loads: self.loads.progress(),
+            reuse: self.readers.reuse(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use bytes::Bytes;
 use common::{Fleet, eventually, mount, noise};
 use futures::future::join_all;
+use penstock_curve::Reuse;
 use penstock_model::{Kind, Object};
 use penstock_placement::PlacementKey;
 use penstock_wire::{
@@ -44,6 +45,30 @@ async fn twelve_readers_at_once_fetch_every_byte_once() {
             .iter()
             .all(|s| s.cached_bytes > 0 && s.tiers[0].trouble.is_none() && s.mounts[0].health == MountHealth::Serving)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_tell_what_comes_back_to_readers_and_what_the_ufs_gave() {
+    let (mut fleet, files) = Fleet::over_files(3).await;
+    let total: u64 = files.values().map(|content| content.len() as u64).sum();
+    fleet.check(&files).await;
+    fleet.check(&files).await;
+    let told = async |fleet: &Fleet| {
+        let mut all = Vec::new();
+        for worker in &fleet.workers {
+            all.push(fleet.stats(worker).await.reuse);
+        }
+        all
+    };
+    let sum = |all: &[Reuse], number: fn(&Reuse) -> u64| all.iter().map(number).sum::<u64>();
+    let all = told(&fleet).await;
+    assert_eq!([sum(&all, |r| r.asked), sum(&all, |r| r.sampled)], [2 * total; 2]);
+    assert_eq!([sum(&all, |r| r.first), sum(&all, |r| r.missed), sum(&all, |r| r.hit)], [total; 3]);
+    // What a newcomer owns was read elsewhere before: it is no first read.
+    fleet.scale(5).await;
+    fleet.check(&files).await;
+    let all = told(&fleet).await;
+    assert_eq!([sum(&all, |r| r.asked), sum(&all, |r| r.missed)], [3 * total, total]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

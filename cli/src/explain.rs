@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Subcommand;
 use kube::{Api, ResourceExt};
-use penstock_api::{CacheRuntime, human_bytes};
+use penstock_api::{CacheRuntime, autoscaling::CurveStatus, human_bytes};
 
 use crate::cluster::{self, NoCluster};
 
@@ -85,9 +85,36 @@ fn scaling(runtime: &CacheRuntime) -> String {
             }
         }
     }
+    if let Some(curve) = status.autoscaling.as_ref().and_then(|known| known.curve.as_ref()) {
+        let percent =
+            |percent: Option<u32>| percent.map_or("not known yet".to_owned(), |percent| format!("{percent} %"));
+        let [seen, predicted] = [curve.seen_percent, curve.predicted_percent].map(percent);
+        line("Hit ratio", format!("{seen} at this size, predicted {predicted}"));
+    }
     if let Some(over) = &status.hand_over {
         let [moved, left, dropped] = [over.moved_bytes, over.left_bytes, over.dropped_bytes].map(human_bytes);
         line("Hand-over", format!("{moved} moved, {left} left, {dropped} dropped"));
+    }
+    if let Some(curve) = status.autoscaling.as_ref().and_then(|known| known.curve.as_ref()) {
+        text.push_str(&plot(curve, wanted));
+    }
+    text
+}
+
+/// Characters of a bar of 100 %.
+const BAR: usize = 40;
+
+/// The curve as bars, a line for each size.
+fn plot(curve: &CurveStatus, wanted: u32) -> String {
+    let mut text = "\nWorkers  Predicted hit ratio\n".to_owned();
+    for point in &curve.points {
+        let bar = "█".repeat(point.hit_percent as usize * BAR / 100);
+        let mark = if point.replicas == wanted { '>' } else { ' ' };
+        let missed = u64::from(100_u32.saturating_sub(point.hit_percent));
+        let ufs = curve.bytes_per_second.map(|rate| format!("  {}/s from the UFS", human_bytes(rate * missed / 100)));
+        let (replicas, percent) = (point.replicas, point.hit_percent);
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{mark} {replicas:>5}  {percent:>3} % {bar:<BAR$}{}", ufs.unwrap_or_default());
     }
     text
 }
@@ -130,6 +157,25 @@ mod tests {
                         Metric      Throughput asks for 4 workers: 2 GiB/s at 800Mi for a worker\n\
                         Hand-over   1.00KiB moved, 0B left, 0B dropped\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_curve_is_drawn_with_what_is_left_for_the_ufs() {
+        let spec = json!({"maxReplicas": 4});
+        let status = json!({"desiredReplicas": 4, "readyReplicas": 4, "autoscaling": {"curve": {
+            "seenPercent": 91, "predictedPercent": 92, "bytesPerSecond": 1_073_741_824,
+            "points": [{"replicas": 2, "hitPercent": 50}, {"replicas": 4, "hitPercent": 95}]
+        }}});
+        let text = scaling(&runtime(&spec, &status));
+        let expected = format!(
+            "Hit ratio   91 % at this size, predicted 92 %\n\n\
+             Workers  Predicted hit ratio\n\
+             \u{20}     2   50 % {:<40}  512MiB/s from the UFS\n\
+             >     4   95 % {:<40}  51.2MiB/s from the UFS\n",
+            "█".repeat(20),
+            "█".repeat(38)
+        );
+        assert!(text.ends_with(&expected), "{text}");
     }
 
     #[test]

@@ -13,8 +13,10 @@ use k8s_openapi::api::{
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use penstock_api::{
     CacheRuntime, CacheRuntimeStatus,
-    autoscaling::{AutoscalingStatus, SizeReason},
+    autoscaling::{AutoscalingStatus, CurvePoint, SizeReason},
 };
+use penstock_curve::{Fleet, Reuse, Sampler};
+use penstock_model::{ObjectKey, PAGE};
 use penstock_wire::message::{Asked, Stats};
 use serde_json::{Value, json};
 
@@ -134,6 +136,37 @@ async fn a_dataset_that_nobody_uses_loses_its_workers_and_a_pod_wakes_them() {
     bench.api::<Pod>(NS).create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     sized(&bench, 2).await;
     assert!(event(&bench, "WakingWorkers").await.contains("it waits for the workers of Dataset 'a'"));
+    bench.stop_operator().await;
+}
+
+/// Rounds over so many pages, as each of `members` workers tells them of its part.
+fn rounds(pages: u64, members: u64) -> Reuse {
+    let (sampler, fleet) = (Sampler::default(), Fleet { epoch: 1, members });
+    for page in (0..20 * pages / members).map(|read| read % (pages / members)) {
+        sampler.read(ObjectKey(1), u64::MAX, page * PAGE..(page + 1) * PAGE, fleet);
+    }
+    sampler.told()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hit_ratio_that_is_predicted_sizes_the_workers() {
+    let metrics = json!([{"type": "HitRatio", "target": 90}]);
+    let mut bench = elastic(json!({"maxReplicas": 9, "metrics": metrics})).await;
+    // 256 pages fit into the 64 MiB of one worker.
+    for ordinal in 0..2 {
+        let addr = bench.worker_pod(NS, "a", ordinal).await;
+        let asked = Asked { boot: 1, ..Asked::default() };
+        let stats = Stats { asked, reuse: rounds(1000, 2), ..Stats::default() };
+        bench.workers.stats.lock().insert(addr, stats);
+    }
+    sized(&bench, 4).await;
+    let (status, autoscaling) = because(&bench, SizeReason::Metric).await;
+    assert_eq!(status.desired_replicas, 4);
+    let message = autoscaling.message.unwrap();
+    assert!(message.starts_with("HitRatio: 4 workers"), "{message}");
+    let points = autoscaling.curve.unwrap().points;
+    assert_eq!((points.len(), points[3], points[8].hit_percent), (9, CurvePoint { replicas: 4, hit_percent: 95 }, 95));
+    assert!(points[1].hit_percent < 50, "{points:?}");
     bench.stop_operator().await;
 }
 

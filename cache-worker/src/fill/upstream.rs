@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
+use penstock_curve::Sampler;
 use penstock_model::{Object, ObjectKey, PAGE};
 use penstock_placement::Member;
 use penstock_wire::message::{Failure, Reach};
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) struct Upstream {
     pub(crate) members: Arc<Members>,
     pub(crate) catalogs: Catalogs,
+    pub(crate) sampler: Arc<Sampler>,
 }
 
 impl Upstream {
@@ -25,6 +27,7 @@ impl Upstream {
         let catalog = self.catalogs.current();
         let (source, inner) = locate(&catalog, object)?;
         let read = source.read(inner, &object.version, range.start, range.end - range.start).await;
+        self.sampler.fetched(object.key, range);
         read.map_err(failure)
     }
 

@@ -9,10 +9,12 @@ use crate::{
 
 /// With fewer reads in the sample a curve says nothing.
 const ENOUGH: f64 = 500.0;
-/// How far from the least recently read towards the best choice a tier gets, as long as nothing tells.
-const USUAL: f64 = 0.85;
-/// Where the two are nearer than this, what was seen does not tell it.
+/// How far from the least recently read towards the best choice of pages a tier gets, as long as nothing tells.
+pub const USUAL_SKILL: f64 = 0.85;
+/// Where the two are nearer than this, what was seen does not tell the skill.
 const TELLING: f64 = 0.05;
+/// What was seen is believed when it is of at least this part of what the curve is of.
+const SEEN: f64 = 0.02;
 
 /// Sums over workers and time; older counts weigh less when [`Curve::fade`]d.
 #[derive(Clone, Debug)]
@@ -35,14 +37,13 @@ impl Default for Curve {
     }
 }
 
-/// What was predicted for the present size, beside what came.
+/// What came at the present size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Check {
-    /// Both 0 to 1.
-    pub predicted: f64,
+    /// The part of the bytes that did not come from the UFS, 0 to 1.
     pub seen: f64,
-    /// How far the tiers get towards the best choice of pages, 0 to 1.
-    skill: f64,
+    /// The skill that explains it, where it tells one.
+    pub skill: Option<f64>,
 }
 
 impl Curve {
@@ -71,13 +72,13 @@ impl Curve {
         }
     }
 
-    /// Sets how popular pages are now, of all workers.
-    pub fn set_popular<'a>(&mut self, all: impl Iterator<Item = &'a Popular>) {
+    /// Sets how popular pages are now, as workers told that own this `part` of all pages.
+    pub fn set_popular<'a>(&mut self, all: impl Iterator<Item = &'a Popular>, part: f64) {
         self.popular.clear();
         for one in all {
             let (bytes, read) = self.popular.entry(one.class).or_default();
-            *bytes += one.bytes as f64;
-            *read += one.read as f64;
+            *bytes += one.bytes as f64 / part;
+            *read += one.read as f64 / part;
         }
     }
 
@@ -108,24 +109,26 @@ impl Curve {
         if all > 0.0 { self.recent(f64::MAX) * hit / all } else { 0.0 }
     }
 
-    /// What tiers of `bytes` now say of the prediction; `None` while too little is known.
+    /// What came of reads by tiers that held `bytes`; `None` while too little is known.
     pub fn check(&self, bytes: f64) -> Option<Check> {
-        let known = self.hit + self.missed;
-        if !self.is_known() || known <= 0.0 {
+        let (known, counted) = (self.hit + self.missed, self.first + self.again.iter().sum::<f64>());
+        if !self.is_known() || known <= SEEN * counted {
             return None;
         }
         let seen = self.hit / known;
         let (recent, best) = (self.recent(bytes), self.best(bytes));
-        let skill = if best - recent > TELLING { ((seen - recent) / (best - recent)).clamp(0.0, 1.0) } else { USUAL };
-        Some(Check { predicted: self.expected(bytes, USUAL), seen, skill })
+        let tells = best - recent > TELLING;
+        Some(Check { seen, skill: tells.then(|| ((seen - recent) / (best - recent)).clamp(0.0, 1.0)) })
     }
 
-    /// The hit ratio to expect of tiers of `bytes`, 0 to 1, by what `check` found.
-    pub fn predict(&self, bytes: f64, check: Option<&Check>) -> f64 {
-        self.expected(bytes, check.map_or(USUAL, |check| check.skill))
+    /// Tiers have another size now: what was seen before says nothing of it.
+    pub fn forget_seen(&mut self) {
+        (self.hit, self.missed) = (0.0, 0.0);
     }
 
-    fn expected(&self, bytes: f64, skill: f64) -> f64 {
+    /// The hit ratio to expect of tiers of `bytes`, 0 to 1. With a `skill` of 0 they keep what was read last, with 1 what is
+    /// best to keep.
+    pub fn predict(&self, bytes: f64, skill: f64) -> f64 {
         let recent = self.recent(bytes);
         recent + skill * (self.best(bytes) - recent).max(0.0)
     }

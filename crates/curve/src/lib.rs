@@ -15,6 +15,7 @@ mod sample;
 mod sampler;
 mod stack;
 
-pub use curve::{Check, Curve};
+pub use curve::{Check, Curve, USUAL_SKILL};
 pub use reuse::{Popular, Reuse};
+pub use sample::Fleet;
 pub use sampler::Sampler;

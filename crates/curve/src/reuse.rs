@@ -8,7 +8,7 @@ pub struct Reuse {
     /// Reads in the sample: how much the rest is worth.
     #[n(0)]
     pub reads: u64,
-    /// What readers took of pages that the worker owns, sampled or not.
+    /// What readers took, of pages in the sample or not.
     #[n(1)]
     pub asked: u64,
     /// The same as the sample has it.
@@ -28,6 +28,9 @@ pub struct Reuse {
     /// The pages of the sample by how often they were read lately, the most popular first.
     #[n(7)]
     pub popular: Vec<Popular>,
+    /// Workers that shared the pages at the last read.
+    #[n(8)]
+    pub members: u64,
 }
 
 /// Pages that are read about equally often.

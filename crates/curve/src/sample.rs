@@ -19,8 +19,26 @@ const MOMENTS: u32 = 4 * PAGES as u32;
 const KEPT: f64 = 0.875;
 /// A page that was not among so many reads of the sample, for each of its pages, is forgotten before any other.
 const FORGOTTEN: u64 = 64;
+/// Of a sample of fewer pages so many reads are waited for all the same.
+const FEW: usize = 64;
+/// After so many reads the past is taken as known.
+const LONGEST: u64 = 4 * PAGES as u64;
 /// Popularity halves after so many reads for each page.
 const MEMORY: u64 = 16;
+
+/// The workers at the time of a read.
+#[derive(Clone, Copy, Debug)]
+pub struct Fleet {
+    /// Of the member list: the first one is 1.
+    pub epoch: u64,
+    /// A page stands for as many others, as every worker owns its part.
+    pub members: u64,
+}
+
+impl Fleet {
+    /// One worker, which has always been alone.
+    pub const ALONE: Self = Self { epoch: 1, members: 1 };
+}
 
 /// A sampled page is read.
 #[derive(Clone, Copy, Debug)]
@@ -30,22 +48,51 @@ pub(crate) struct Read {
     /// What is read of it.
     pub(crate) bytes: u64,
     pub(crate) page_bytes: u64,
-    /// The page stands for as many others, as every worker owns its part.
-    pub(crate) members: u64,
+    pub(crate) fleet: Fleet,
 }
 
 #[derive(Debug)]
 struct Page {
     moment: u32,
-    page_bytes: u32,
+    bytes: u32,
     /// In the stack, scaled by the number of workers.
     weight: u64,
     /// How often it was read lately, but for the first time.
     times: f32,
+    visit: Visit,
+    /// Of the visit: as long as nothing is read twice, what is read of the page in parts was read at once.
+    left: u32,
     /// It came from the UFS after it was read last.
     fetched: bool,
     /// The number of the last read, in reads of the sample.
     read: u64,
+}
+
+/// What one reading of a page says.
+#[derive(Clone, Copy, Debug)]
+enum Visit {
+    First,
+    /// The page may have been read before, at another worker.
+    Unknown,
+    Again {
+        /// Of the distance.
+        step: u16,
+        missed: bool,
+    },
+}
+
+impl Read {
+    fn weight(&self) -> u64 {
+        self.page_bytes * self.fleet.members
+    }
+}
+
+impl Page {
+    fn new(read: &Read, visit: Visit, moment: u32, number: u64) -> Self {
+        let bytes = read.page_bytes as u32;
+        let (left, weight) = (bytes.saturating_sub(read.bytes as u32), read.weight());
+        Self { moment, bytes, weight, times: 0.0, visit, left, fetched: false, read: number }
+    }
 }
 
 /// Hashes are uniform as they are.
@@ -67,6 +114,14 @@ impl Hasher for AsItIs {
     }
 }
 
+/// A page that is not in the sample may have been read before: by another process, or at another worker. Over when as much
+/// was read again as the sample has pages.
+#[derive(Clone, Copy, Debug, Default)]
+struct UnknownPast {
+    reads: u64,
+    again: u64,
+}
+
 pub(crate) struct Sample {
     pages: HashMap<u64, Page, BuildHasherDefault<AsItIs>>,
     stack: Stack,
@@ -79,14 +134,15 @@ pub(crate) struct Sample {
     again: Vec<f64>,
     hit: f64,
     missed: f64,
-    /// Until so many reads a page that is not in the sample may have been read before, at another worker.
-    unknown_until: u64,
+    unknown: Option<UnknownPast>,
+    epoch: u64,
     members: u64,
     aged_at: u64,
 }
 
 impl Sample {
-    pub(crate) fn new() -> Self {
+    /// What was read under the list of `epoch` begins with it; 0 when anything may have been read before.
+    pub(crate) fn new(epoch: u64) -> Self {
         Self {
             pages: HashMap::with_capacity_and_hasher(PAGES, BuildHasherDefault::default()),
             stack: Stack::new(MOMENTS),
@@ -98,7 +154,8 @@ impl Sample {
             again: vec![0.0; COUNT],
             hit: 0.0,
             missed: 0.0,
-            unknown_until: 0,
+            unknown: None,
+            epoch,
             members: 0,
             aged_at: 0,
         }
@@ -116,39 +173,61 @@ impl Sample {
         if read.hash > self.threshold {
             return;
         }
-        if self.members != read.members {
-            self.resized(read.members);
+        if self.epoch != read.fleet.epoch {
+            (self.epoch, self.unknown) = (read.fleet.epoch, Some(UnknownPast::default()));
         }
+        self.members = read.fleet.members;
         self.reads += 1;
-        let scaled = read.bytes as f64 / self.rate();
-        self.sampled += scaled;
-        let weight = read.page_bytes * read.members;
+        self.sampled += read.bytes as f64 / self.rate();
         let moment = self.moment();
-        if let Some(page) = self.pages.get_mut(&read.hash) {
-            let above = self.stack.above(page.moment);
-            self.stack.remove(page.moment, page.weight);
-            self.stack.add(moment, weight);
-            let seen = if page.fetched { &mut self.missed } else { &mut self.hit };
-            *seen += scaled;
-            page.times += read.bytes as f32 / read.page_bytes.max(1) as f32;
-            (page.moment, page.weight, page.fetched, page.read) = (moment, weight, false, self.reads);
-            let distance = above as f64 / self.rate() + read.page_bytes as f64;
-            self.again[distances::step(distance)] += scaled;
-        } else {
-            if self.reads > self.unknown_until {
-                self.first += scaled;
-                self.missed += scaled;
-            }
-            self.stack.add(moment, weight);
-            let page_bytes = read.page_bytes as u32;
-            let page = Page { moment, page_bytes, weight, times: 0.0, fetched: false, read: self.reads };
-            self.pages.insert(read.hash, page);
+        let (visit, is_known) = self.visit(&read, moment);
+        self.learn(is_known);
+        self.count(visit, read.bytes as f64 / self.rate());
+        if !is_known {
+            self.stack.add(moment, read.weight());
+            self.pages.insert(read.hash, Page::new(&read, visit, moment, self.reads));
             if self.pages.len() >= PAGES {
                 self.shrink();
             }
         }
         if self.reads - self.aged_at >= MEMORY * self.pages.len().max(64) as u64 {
             self.age();
+        }
+    }
+
+    /// What the read is part of, and whether its page was in the sample.
+    fn visit(&mut self, read: &Read, moment: u32) -> (Visit, bool) {
+        let rate = self.rate();
+        let Some(page) = self.pages.get_mut(&read.hash) else {
+            return (if self.unknown.is_none() { Visit::First } else { Visit::Unknown }, false);
+        };
+        let above = self.stack.above(page.moment);
+        self.stack.remove(page.moment, page.weight);
+        self.stack.add(moment, read.weight());
+        (page.moment, page.weight, page.read) = (moment, read.weight(), self.reads);
+        if page.fetched || u64::from(page.left) < read.bytes {
+            let step = distances::step(above as f64 / rate + read.page_bytes as f64) as u16;
+            page.visit = Visit::Again { step, missed: page.fetched };
+            (page.fetched, page.left) = (false, page.bytes);
+        }
+        page.left = page.left.saturating_sub(read.bytes as u32);
+        if !matches!(page.visit, Visit::First | Visit::Unknown) {
+            page.times += read.bytes as f32 / page.bytes.max(1) as f32;
+        }
+        (page.visit, true)
+    }
+
+    fn count(&mut self, visit: Visit, bytes: f64) {
+        match visit {
+            Visit::Unknown => {}
+            Visit::First => {
+                self.first += bytes;
+                self.missed += bytes;
+            }
+            Visit::Again { step, missed } => {
+                self.again[usize::from(step)] += bytes;
+                *(if missed { &mut self.missed } else { &mut self.hit }) += bytes;
+            }
         }
     }
 
@@ -159,12 +238,13 @@ impl Sample {
         }
     }
 
-    /// Other pages than before are read here from now on, and were read elsewhere.
-    fn resized(&mut self, members: u64) {
-        if self.members > 0 {
-            self.unknown_until = self.reads + self.pages.len() as u64;
+    fn learn(&mut self, is_again: bool) {
+        let Some(unknown) = &mut self.unknown else { return };
+        unknown.reads += 1;
+        unknown.again += u64::from(is_again);
+        if unknown.again >= self.pages.len().max(FEW) as u64 || unknown.reads >= LONGEST {
+            self.unknown = None;
         }
-        self.members = members;
     }
 
     fn moment(&mut self) -> u32 {
@@ -227,6 +307,7 @@ impl Sample {
             hit: self.hit as u64,
             missed: self.missed as u64,
             popular: self.popular(),
+            members: self.members,
         }
     }
 
@@ -235,8 +316,8 @@ impl Sample {
         for page in self.pages.values().filter(|page| page.times > 0.0) {
             let class = (4.0 * page.times.log2()).floor() as i16;
             let (bytes, read) = classes.entry(class).or_default();
-            *bytes += f64::from(page.page_bytes);
-            *read += f64::from(page.page_bytes) * f64::from(page.times);
+            *bytes += f64::from(page.bytes);
+            *read += f64::from(page.bytes) * f64::from(page.times);
         }
         let scaled = |bytes: f64| (bytes / self.rate()) as u64;
         let popular = classes.into_iter().rev();

@@ -6,6 +6,7 @@
 //! worker while a pod mounts it.
 
 mod clock;
+mod forecast;
 mod pace;
 mod valid;
 mod wish;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use penstock_api::autoscaling::{AutoscalingStatus, DueSchedule, MetricStatus, Order, SizeReason};
 
+pub use forecast::{Forecast, Learned};
 pub use pace::Past;
 pub(crate) use valid::calendar;
 pub use valid::{CalendarTexts, ValidAutoscaling, ValidMetric, ValidSchedule};
@@ -37,6 +39,8 @@ pub struct Scene<'a> {
     /// The size decided last; `None` before the first decision.
     pub current: Option<u32>,
     pub measured: &'a Measured,
+    /// What other sizes would give; `None` until enough was read.
+    pub forecast: Option<&'a Forecast<'a>>,
     /// What metrics wished, and changes, since `started`.
     pub past: &'a Past,
     /// Pods that mount the Dataset and have not ended, and loads that are under way.
@@ -93,6 +97,7 @@ pub fn decide(scene: &Scene<'_>) -> Decision {
         schedule: due,
         next: next.clone(),
         metrics: wishes,
+        curve: scene.forecast.map(|forecast| forecast.told(scene)),
         last_scale_time: if changed { Some(Time(scene.now)) } else { scene.kept.last_scale_time.clone() },
         idle_since,
     };

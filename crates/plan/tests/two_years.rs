@@ -153,6 +153,7 @@ fn live(desk: &Desk, spec: &ValidAutoscaling, due: &[(i64, String, u32)], seed: 
             kept: &kept,
             current,
             measured: &measured,
+            forecast: None,
             past: &past,
             users: 0,
             created,

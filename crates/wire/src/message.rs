@@ -9,6 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use penstock_curve::Reuse;
 use penstock_model::{Attr, EXTENT, Entry, Object, Path};
 use penstock_placement::MemberList;
 
@@ -308,6 +309,10 @@ pub struct Stats {
     #[n(14)]
     #[cbor(default)]
     pub loads: Vec<LoadProgress>,
+    /// How readers come back to what they read: what caches of other sizes would give.
+    #[n(15)]
+    #[cbor(default)]
+    pub reuse: Reuse,
 }
 
 /// Part of a Dataset to be loaded or evicted. Every worker is told the same, and does the part that it owns.

@@ -13,7 +13,7 @@ use penstock_plan::{
 use penstock_wire::message::Stats;
 
 use super::observed::{Seen, Worker};
-use crate::recent::Recent;
+use crate::recent::{self, Recent};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const FIVE_MINUTES: Duration = Duration::from_mins(5);
@@ -56,15 +56,18 @@ pub(super) fn size(
     };
     let kept = status.autoscaling.unwrap_or_default();
     let uid = dataset.uid().unwrap_or_default();
-    let decision = recent.with(&uid, now, |numbers, past| {
+    let decision = recent.with(&uid, now, |lately| {
+        let recent::Seen { numbers, learned, past, .. } = lately;
         for (ordinal, stats) in answers(&seen.workers) {
             numbers.add(ordinal, now, stats.asked.clone());
+            learned.add(ordinal, now, stats.asked.boot, &stats.reuse);
         }
         let measured = Measured {
             minute: numbers.rates(MINUTE, now),
             five_minutes: numbers.rates(FIVE_MINUTES, now),
             ..measured(valid, seen)
         };
+        let forecast = learned.forecast(before, measured.worker_capacity, measured.used_bytes);
         let decision = autoscaling::decide(&Scene {
             spec: &spec,
             replicas,
@@ -72,6 +75,7 @@ pub(super) fn size(
             kept: &kept,
             current: before,
             measured: &measured,
+            forecast: forecast.as_ref(),
             past,
             users: (seen.users.len() + active_loads) as u32,
             created: runtime.creation_timestamp().map_or(now, |created| created.0),

@@ -54,7 +54,7 @@ impl Collector for Objects {
 }
 
 /// Name and help of each gauge, without the prefix.
-const HELP: [(&str, &str); 13] = [
+const HELP: [(&str, &str); 14] = [
     ("dataset_condition", "1 while the condition of a Dataset is True"),
     ("dataset_bytes", "Bytes of a Dataset in its stores"),
     ("dataset_cached_bytes", "Bytes of a Dataset in the cache"),
@@ -64,6 +64,7 @@ const HELP: [(&str, &str); 13] = [
     ("runtime_capacity_bytes", "Bytes that the tiers of a CacheRuntime may take"),
     ("runtime_cached_bytes", "Bytes in the tiers of a CacheRuntime"),
     ("runtime_hit_ratio", "Part of the bytes served from the cache since the workers started"),
+    ("runtime_predicted_hit_ratio", "Hit ratio predicted for a number of workers, with spec.autoscaling"),
     ("runtime_hand_over_bytes", "Bytes of the hand-over under way or the last one: moved, left, dropped"),
     ("load_condition", "1 while the condition of a DataLoad is True"),
     ("load_bytes", "Bytes of the targets of a DataLoad: total, done, cached"),
@@ -116,6 +117,11 @@ impl Gauges {
         }
         if let Some(reason) = status.autoscaling.as_ref().and_then(|autoscaling| autoscaling.reason) {
             self.set("runtime_size_reason", &with(&labels, "reason", reason.as_ref()), 1.0);
+        }
+        let curve = status.autoscaling.iter().flat_map(|autoscaling| &autoscaling.curve);
+        for point in curve.flat_map(|curve| &curve.points) {
+            let labels = with(&labels, "workers", &point.replicas.to_string());
+            self.set("runtime_predicted_hit_ratio", &labels, f64::from(point.hit_percent) / 100.0);
         }
         self.bytes("runtime_capacity_bytes", &labels, status.cache_capacity_bytes);
         self.bytes("runtime_cached_bytes", &labels, status.cached_bytes);

@@ -38,7 +38,7 @@ pub struct Autoscaling {
 
     /// What else wishes a size; the greatest wish counts. One without data keeps its last wish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 5))]
     pub metrics: Vec<Metric>,
 
     /// How fast metrics may move the size, as in a HorizontalPodAutoscaler. Schedules and orders are not held back.
@@ -143,7 +143,7 @@ pub struct Metric {
     #[serde(rename = "type")]
     pub kind: MetricType,
 
-    /// What to reach: for Throughput bytes per second and worker as a quantity
+    /// What to reach: for HitRatio percent of the bytes read, for Throughput bytes per second and worker as a quantity
     /// such as `800Mi`, for CachedPercent percent of the Dataset's bytes that have room, for Capacity percent of the tiers in
     /// use, for WaitingPods pods for one worker.
     pub target: Quantity,
@@ -154,6 +154,8 @@ pub struct Metric {
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, AsRefStr, Display,
 )]
 pub enum MetricType {
+    /// The part of what readers take that does not come from the UFS, as predicted for each size.
+    HitRatio,
     /// Bytes per second that readers take.
     Throughput,
     /// How much of the Dataset fits.
@@ -289,6 +291,10 @@ pub struct AutoscalingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<MetricStatus>,
 
+    /// What other sizes would give, by what readers come back to. Absent until enough was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<CurveStatus>,
+
     /// When the size last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
@@ -296,6 +302,34 @@ pub struct AutoscalingStatus {
     /// Since when nobody uses the Dataset, with `spec.autoscaling.idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Time>,
+}
+
+/// Hit ratios by size, in whole percent of the bytes that readers take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CurveStatus {
+    /// What came since the size last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_percent: Option<u32>,
+    /// What was predicted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_percent: Option<u32>,
+    /// Bytes per second that readers take, to one digit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// At most 16 sizes up to `maxReplicas`, the smallest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<CurvePoint>,
+}
+
+/// The hit ratio predicted for a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CurvePoint {
+    /// Number of workers.
+    pub replicas: u32,
+    /// Predicted for it.
+    pub hit_percent: u32,
 }
 
 /// Why a runtime has the size that it has.

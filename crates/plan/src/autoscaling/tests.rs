@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, ToSpan, Zoned, civil::date, tz::TimeZone};
-use penstock_api::autoscaling::{Autoscaling, MetricType};
+use penstock_api::autoscaling::{Autoscaling, CurvePoint, MetricType};
+use penstock_curve::{Fleet, Reuse, Sampler};
+use penstock_model::{ObjectKey, PAGE};
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,6 +19,7 @@ struct World {
     measured: Measured,
     users: u32,
     past: Past,
+    learned: Learned,
     kept: AutoscalingStatus,
     current: Option<u32>,
     created: Timestamp,
@@ -34,6 +37,7 @@ impl World {
             measured,
             users: 0,
             past: Past::new(now),
+            learned: Learned::new(now),
             kept: AutoscalingStatus::default(),
             current: None,
             created: now,
@@ -46,6 +50,7 @@ impl World {
         let spec: Autoscaling = serde_json::from_value(self.spec.clone()).unwrap();
         let spec = ValidAutoscaling::new(&spec, &BTreeMap::new());
         assert_eq!(spec.problems, []);
+        let forecast = self.learned.forecast(self.current, self.measured.worker_capacity, self.measured.used_bytes);
         let decision = decide(&Scene {
             spec: &spec,
             replicas: self.replicas,
@@ -53,6 +58,7 @@ impl World {
             kept: &self.kept,
             current: self.current,
             measured: &self.measured,
+            forecast: forecast.as_ref(),
             past: &self.past,
             users: self.users,
             created: self.created,
@@ -76,7 +82,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        self.past = Past::new(self.now);
+        (self.past, self.learned) = (Past::new(self.now), Learned::new(self.now));
     }
 
     fn reads(&mut self, bytes_per_second: f64) {
@@ -316,6 +322,90 @@ fn other_metrics_wish_what_they_say() {
     waiting.measured.waiting_pods = Some(900);
     assert_eq!(waiting.after(15), (12, SizeReason::Metric), "at most doubled");
     assert_eq!(waiting.kept.metrics[0].kind, MetricType::WaitingPods);
+}
+
+/// What a worker tells that owns all and was asked for these pages, one after the other.
+fn reuse(pages: impl IntoIterator<Item = u64>) -> Reuse {
+    let sampler = Sampler::default();
+    for page in pages {
+        sampler.read(ObjectKey(1), u64::MAX, page * PAGE..(page + 1) * PAGE, Fleet::ALONE);
+    }
+    sampler.told()
+}
+
+/// Rounds over 1,000 pages, by workers of which each holds a little over 100.
+fn rounds(target: u32) -> World {
+    let spec = json!({"maxReplicas": 20, "metrics": [{"type": "HitRatio", "target": target.to_string()}]});
+    let mut world = World::new(spec, "2026-11-25T00:00:00Z");
+    (world.measured.worker_capacity, world.current) = (105 * PAGE, Some(2));
+    world.learned.add(0, world.now, 1, &reuse((0..20_000).map(|read| read % 1000)));
+    world
+}
+
+#[test]
+fn the_smallest_size_that_reaches_the_hit_ratio_is_wished() {
+    // What tiers keep of rounds gives hits, and all of it is hit by 10 workers, but for the first round.
+    let mut world = rounds(90);
+    world.replicas = 2;
+    assert_eq!((world.after(0).0, world.after(15).0, world.after(15).0), (6, 10, 10));
+    let curve = world.kept.curve.clone().unwrap();
+    assert_eq!(
+        (curve.points.len(), curve.points[15], curve.seen_percent),
+        (16, CurvePoint { replicas: 20, hit_percent: 95 }, None)
+    );
+    let wish = world.kept.metrics[0].clone();
+    assert_eq!(
+        (wish.current.as_deref(), wish.message.as_deref()),
+        (Some("95"), Some("10 workers hit 95 % of what is read"))
+    );
+}
+
+#[test]
+fn a_hit_ratio_out_of_reach_is_not_chased() {
+    let mut world = rounds(99);
+    let sizes: Vec<u32> = (0..4).map(|_| world.after(15).0).collect();
+    assert_eq!(sizes, [6, 10, 10, 10], "no size has the first round; more than 10 workers gain nothing");
+}
+
+#[test]
+fn too_few_reads_hold_the_size() {
+    let mut world = rounds(90);
+    world.learned = Learned::new(world.now);
+    world.learned.add(0, world.now, 1, &reuse(0..400));
+    assert_eq!(world.after(0), (2, SizeReason::NoData));
+    assert_eq!(world.kept.curve, None);
+}
+
+#[test]
+fn restarts_of_workers_and_operator_count_nothing_twice() {
+    let mut world = rounds(90);
+    world.after(0);
+    let before = world.kept.curve.clone().unwrap().points;
+    // The same told again, another process that has read little yet, and an operator that knows nothing.
+    world.learned.add(0, world.now, 1, &reuse((0..20_000).map(|read| read % 1000)));
+    world.learned.add(0, world.now, 2, &reuse(0..3));
+    world.restart();
+    world.learned.add(0, world.now, 1, &reuse((0..20_000).map(|read| read % 1000)));
+    world.after(15);
+    assert_eq!(world.kept.curve.clone().unwrap().points, before);
+}
+
+#[test]
+fn what_was_seen_corrects_the_prediction() {
+    let sampler = Sampler::default();
+    // The tiers keep the first 300 pages, and fetch all others each time.
+    for page in (0..20_000).map(|read| read % 1000) {
+        let range = page * PAGE..(page + 1) * PAGE;
+        if page >= 300 {
+            sampler.fetched(ObjectKey(1), &range);
+        }
+        sampler.read(ObjectKey(1), u64::MAX, range, Fleet::ALONE);
+    }
+    let mut learned = Learned::new(Timestamp::UNIX_EPOCH);
+    learned.forecast(Some(5), 100 * PAGE, None);
+    learned.add(0, Timestamp::UNIX_EPOCH, 1, &sampler.told());
+    let corrected = learned.forecast(Some(5), 100 * PAGE, Some(500 * PAGE)).unwrap().ratio(5);
+    assert!((corrected - 0.285).abs() < 0.01, "{corrected}");
 }
 
 #[test]

@@ -57,6 +57,16 @@ fn status(scene: &Scene<'_>, metric: &ValidMetric) -> MetricStatus {
 fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
     let (measured, target) = (scene.measured, metric.target);
     match metric.kind {
+        MetricType::HitRatio => {
+            let forecast = scene.forecast?;
+            let replicas = forecast.wish(target / 100.0, scene);
+            let (current, then) = (scene.current.unwrap_or(0), percent(forecast.ratio(replicas)));
+            let message = match percent(forecast.ratio(current)) {
+                now if now == then => format!("{} hit {then} % of what is read", workers(replicas)),
+                now => format!("{} would hit {then} % of what is read, {now} % with {current}", workers(replicas)),
+            };
+            Some(Wish { current: percent(forecast.ratio(current)).to_string(), replicas, message })
+        }
         MetricType::Throughput => {
             let rate = measured.minute?.total().max(measured.five_minutes.map_or(0.0, |rates| rates.total()));
             let replicas = steady(scene.current, rate, target);
@@ -87,6 +97,10 @@ fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
             Some(Wish { current: waiting.to_string(), replicas, message })
         }
     }
+}
+
+pub(super) fn percent(part: f64) -> u32 {
+    (part * 100.0).round() as u32
 }
 
 /// To two digits: a status is not written for less.

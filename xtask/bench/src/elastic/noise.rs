@@ -63,6 +63,7 @@ fn changes(unrest: Unrest) -> usize {
             kept: &kept,
             current,
             measured: &measured,
+            forecast: None,
             past: &past,
             users: 1,
             created,

@@ -108,7 +108,7 @@ fn retain(schema: &mut Value) {
 
 fn metric(schema: &mut Value) {
     let percent = "quantity(string(self.target)).compareTo(quantity('100')) <= 0";
-    let is_percent = "self.type in ['CachedPercent', 'Capacity']";
+    let is_percent = "self.type in ['HitRatio', 'CachedPercent', 'Capacity']";
     let target = Rule::new(
         format!(
             "isQuantity(string(self.target)) && quantity(string(self.target)).compareTo(quantity('1')) >= 0
