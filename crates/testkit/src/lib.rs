@@ -7,6 +7,7 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod traces;
 
 pub use data::noise;
 pub use penstock_tools as tools;

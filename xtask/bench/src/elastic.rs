@@ -1,5 +1,6 @@
 //! Loads over four workers from a store behind a link of 1 Gbit/s, and sizes that stay where nothing asks for others.
 
+mod curve;
 mod noise;
 
 use std::{
@@ -48,12 +49,14 @@ impl Scale {
 }
 
 pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
+    let curve = blocking(|| curve::cases(quick))?;
     let bench = blocking(|| Bench::prepare(Scale::new(quick)))?;
     let bench = bench.serve().await?;
     let mut cases = Vec::from(bench.once_and_rate().await?);
     cases.push(bench.throttle().await?);
     cases.push(bench.latency().await?);
     cases.push(noise::case());
+    cases.extend(curve);
     Ok(cases)
 }
 

@@ -1,5 +1,7 @@
 //! What is read, in which order.
 
+use penstock_testkit::traces::{Random, Zipf};
+
 use super::Cache;
 
 /// Objects by number, of which the first `warm` reads are not counted.
@@ -17,16 +19,8 @@ impl Trace {
 
     /// Object n is read with a probability in proportion to 1/n; the first quarter of the `reads` warms.
     pub(super) fn zipf(objects: u64, reads: usize, seed: u64) -> Self {
-        let mut sum = 0.0;
-        let sums: Vec<f64> = (1..=objects)
-            .map(|rank| {
-                sum += 1.0 / rank as f64;
-                sum
-            })
-            .collect();
-        let mut draw = uniform(seed);
-        let name = |at: f64| sums.partition_point(|below| *below < at) as u64;
-        Self { names: (0..reads).map(|_| name(draw() * sum)).collect(), warm: reads / 4 }
+        let (zipf, mut random) = (Zipf::new(objects, 1.0), Random::new(seed));
+        Self { names: (0..reads).map(|_| zipf.draw(&mut random)).collect(), warm: reads / 4 }
     }
 
     /// Hits per read.
@@ -38,15 +32,5 @@ impl Trace {
         };
         count(warm)?;
         Ok(count(counted)? as f64 / counted.len() as f64)
-    }
-}
-
-/// Numbers from 0 to 1 (splitmix64).
-fn uniform(mut state: u64) -> impl FnMut() -> f64 {
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
