@@ -17,6 +17,7 @@ use crate::{
         apply::Applier, build::WorkerDefaults, complaints::Absences, events::EventRecorder, written::Written,
     },
     metrics::Metrics,
+    poller::Poller,
     recent::Recent,
     turns::Turns,
     watches::Stores,
@@ -28,7 +29,8 @@ pub struct Context {
     pub stores: Stores,
     pub secrets: SecretCache,
     pub config_maps: ConfigMapCache,
-    pub recent: Recent,
+    pub recent: Arc<Recent>,
+    pub poller: Arc<Poller>,
     pub written: Written,
     pub unbound: Unbound,
     pub absences: Absences,
@@ -96,8 +98,10 @@ impl Races {
     }
 }
 
-/// A change of what is remembered shows within this time.
-const FRESH: Duration = Duration::from_secs(20);
+/// A change by a user shows within this time.
+pub const FRESH: Duration = Duration::from_secs(20);
+/// That something which only the operator writes is gone shows within this time.
+pub const OWN: Duration = Duration::from_secs(50);
 
 /// Objects by namespace and name, for a short time: those that users name. They are not watched: that would take the right
 /// to list every Secret of the cluster. That one is missing is not remembered, so that one who mends it does not wait.
@@ -120,13 +124,20 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     /// What is remembered, without a question.
-    pub fn peek(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub fn peek(&self, namespace: &str, name: &str, age: Duration) -> Option<Arc<K>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, object)| object.clone())
+        self.0.lock().get(&key).filter(|(at, _)| at.elapsed() < age).map(|(_, object)| object.clone())
     }
 
-    pub async fn get(&self, client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Arc<K>>> {
-        let known = self.peek(namespace, name);
+    /// What is remembered and not older than `age`, else what the API server has.
+    pub async fn get(
+        &self,
+        client: &Client,
+        namespace: &str,
+        name: &str,
+        age: Duration,
+    ) -> kube::Result<Option<Arc<K>>> {
+        let known = self.peek(namespace, name, age);
         if known.is_some() {
             return Ok(known);
         }
@@ -144,7 +155,7 @@ where
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         let object = Arc::new(object);
         let mut objects = self.0.lock();
-        objects.retain(|_, (at, _)| at.elapsed() < FRESH);
+        objects.retain(|_, (at, _)| at.elapsed() < OWN);
         objects.insert(key, (Instant::now(), object.clone()));
         object
     }

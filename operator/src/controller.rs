@@ -45,6 +45,7 @@ use crate::{
     context::{ConfigMapCache, Context, Races, SecretCache, Unbound},
     controller::complaints::Absences,
     metrics::Metrics,
+    poller::Poller,
     recent::Recent,
     tasks::{self, Tasks},
     turns::Turns,
@@ -90,13 +91,17 @@ pub async fn run(
         () = watches::filled(&stores) => {}
     }
     metrics.show(&stores);
+    let (wake, dataset_queue) = mpsc::unbounded();
+    let recent = Arc::<Recent>::default();
+    let poller = Arc::new(Poller::new(workers.clone(), recent.clone(), wake.clone()));
     let ctx = Arc::new(Context {
         recorder: EventRecorder::start(client.clone(), &mut tasks),
         client,
         stores,
         secrets: SecretCache::default(),
         config_maps: ConfigMapCache::default(),
-        recent: Recent::default(),
+        poller: poller.clone(),
+        recent,
         written: Written::default(),
         unbound: Unbound::default(),
         absences: Absences::default(),
@@ -107,7 +112,8 @@ pub async fn run(
         worker_defaults: settings.worker_defaults,
         turns: Turns::new(settings.updating_runtimes),
     });
-    let queues = split(triggers, &ctx, &mut tasks);
+    let queues = split(triggers, (wake, dataset_queue), &ctx, &mut tasks);
+    tasks.spawn("poller", poller.run());
     tasks.spawn("sweep", sweep::run(ctx.clone(), settings.namespace));
     let datasets = look_after_datasets(ctx.clone(), queues.datasets, stop.clone());
     let stores = &ctx.stores;
@@ -131,8 +137,12 @@ struct Queues {
     loads: Queue<DataLoad>,
 }
 
-fn split(mut triggers: Triggers, ctx: &Arc<Context>, tasks: &mut Tasks) -> Queues {
-    let (datasets, dataset_queue) = mpsc::unbounded();
+fn split(
+    mut triggers: Triggers,
+    (datasets, dataset_queue): (mpsc::UnboundedSender<ObjectRef<Dataset>>, Queue<Dataset>),
+    ctx: &Arc<Context>,
+    tasks: &mut Tasks,
+) -> Queues {
     let (runtimes, runtime_queue) = mpsc::unbounded();
     let (loads, load_queue) = mpsc::unbounded();
     let ctx = ctx.clone();

@@ -11,6 +11,7 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod names;
+pub mod poller;
 pub mod prerequisites;
 pub mod readiness;
 pub mod recent;

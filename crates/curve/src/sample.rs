@@ -14,11 +14,13 @@ use crate::{
 /// The most pages: as many as the table holds without growing further.
 const PAGES: usize = 7 << 10;
 /// Moments until they are numbered anew.
-const MOMENTS: u32 = 4 * PAGES as u32;
+const MOMENTS: u32 = 2 * PAGES as u32;
 /// Of a full sample, this part of all pages stays.
 const KEPT: f64 = 0.875;
 /// A page that was not among so many reads of the sample, for each of its pages, is forgotten before any other.
 const FORGOTTEN: u64 = 64;
+/// Ages are counted in so many reads of the sample.
+const AGE: u64 = 64;
 /// Of a sample of fewer pages so many reads are waited for all the same.
 const FEW: usize = 64;
 /// After so many reads the past is taken as known.
@@ -55,8 +57,8 @@ pub(crate) struct Read {
 struct Page {
     moment: u32,
     bytes: u32,
-    /// In the stack, scaled by the number of workers.
-    weight: u64,
+    /// As at the last read.
+    members: u16,
     /// How often it was read lately, but for the first time.
     times: f32,
     visit: Visit,
@@ -64,8 +66,8 @@ struct Page {
     left: u32,
     /// It came from the UFS after it was read last.
     fetched: bool,
-    /// The number of the last read, in reads of the sample.
-    read: u64,
+    /// When it was read last, in [`AGE`]s.
+    age: u32,
 }
 
 /// What one reading of a page says.
@@ -83,15 +85,24 @@ enum Visit {
 
 impl Read {
     fn weight(&self) -> u64 {
-        self.page_bytes * self.fleet.members
+        self.page_bytes * u64::from(self.members())
+    }
+
+    fn members(&self) -> u16 {
+        self.fleet.members.clamp(1, u16::MAX.into()) as u16
     }
 }
 
 impl Page {
-    fn new(read: &Read, visit: Visit, moment: u32, number: u64) -> Self {
+    fn new(read: &Read, visit: Visit, moment: u32, age: u32) -> Self {
         let bytes = read.page_bytes as u32;
-        let (left, weight) = (bytes.saturating_sub(read.bytes as u32), read.weight());
-        Self { moment, bytes, weight, times: 0.0, visit, left, fetched: false, read: number }
+        let (left, members) = (bytes.saturating_sub(read.bytes as u32), read.members());
+        Self { moment, bytes, members, times: 0.0, visit, left, fetched: false, age }
+    }
+
+    /// In the stack: it stands for its part of what all workers have.
+    fn weight(&self) -> u64 {
+        u64::from(self.bytes) * u64::from(self.members)
     }
 }
 
@@ -185,7 +196,7 @@ impl Sample {
         self.count(visit, read.bytes as f64 / self.rate());
         if !is_known {
             self.stack.add(moment, read.weight());
-            self.pages.insert(read.hash, Page::new(&read, visit, moment, self.reads));
+            self.pages.insert(read.hash, Page::new(&read, visit, moment, (self.reads / AGE) as u32));
             if self.pages.len() >= PAGES {
                 self.shrink();
             }
@@ -202,9 +213,10 @@ impl Sample {
             return (if self.unknown.is_none() { Visit::First } else { Visit::Unknown }, false);
         };
         let above = self.stack.above(page.moment);
-        self.stack.remove(page.moment, page.weight);
+        self.stack.remove(page.moment, page.weight());
         self.stack.add(moment, read.weight());
-        (page.moment, page.weight, page.read) = (moment, read.weight(), self.reads);
+        (page.moment, page.bytes, page.members) = (moment, read.page_bytes as u32, read.members());
+        page.age = (self.reads / AGE) as u32;
         if page.fetched || u64::from(page.left) < read.bytes {
             let step = distances::step(above as f64 / rate + read.page_bytes as f64) as u16;
             page.visit = Visit::Again { step, missed: page.fetched };
@@ -261,16 +273,16 @@ impl Sample {
         pages.sort_unstable_by_key(|page| page.moment);
         for (moment, page) in (0..).zip(&mut pages) {
             page.moment = moment;
-            self.stack.add(moment, page.weight);
+            self.stack.add(moment, page.weight());
         }
         self.next = pages.len() as u32;
     }
 
     /// Pages that nobody reads any more go first; else the sample is of a smaller part of all.
     fn shrink(&mut self) {
-        let oldest = self.reads.saturating_sub(FORGOTTEN * PAGES as u64);
+        let oldest = (self.reads.saturating_sub(FORGOTTEN * PAGES as u64) / AGE) as u32;
         let before = self.pages.len();
-        self.drop_unless(|_, page| page.read > oldest);
+        self.drop_unless(|_, page| oldest == 0 || page.age > oldest);
         if self.pages.len() * 8 > before * 7 {
             self.threshold = (self.threshold as f64 * KEPT) as u64;
             let threshold = self.threshold;
@@ -283,7 +295,7 @@ impl Sample {
         self.pages.retain(|hash, page| {
             let stays = keep(*hash, page);
             if !stays {
-                stack.remove(page.moment, page.weight);
+                stack.remove(page.moment, page.weight());
             }
             stays
         });

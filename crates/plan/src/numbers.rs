@@ -6,12 +6,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use penstock_wire::message::Asked;
+use penstock_wire::message::{Asked, Stats};
 
 /// How long samples are kept.
 const KEPT: Duration = Duration::from_hours(1);
 /// Samples of one worker are at least so far apart.
 const APART: Duration = Duration::from_secs(5);
+/// Samples older than this are kept only as far apart as the next.
+const CLOSE: Duration = Duration::from_mins(16);
+const COARSE: Duration = Duration::from_mins(1);
 /// Without a newer sample than this there is no rate.
 const FRESH: Duration = Duration::from_mins(1);
 
@@ -46,12 +49,13 @@ impl Rates {
 
 impl History {
     /// Takes what a worker answered at `at`.
-    pub fn add(&mut self, worker: u32, at: Timestamp, asked: Asked) {
+    pub fn add(&mut self, worker: u32, at: Timestamp, asked: &Asked) {
         let samples = self.workers.entry(worker).or_default();
         if samples.back().is_some_and(|(last, _)| since(*last, at) < APART) {
             return;
         }
-        samples.push_back((at, asked));
+        thin_out(samples, at);
+        samples.push_back((at, asked.clone()));
         for samples in self.workers.values_mut() {
             while samples.front().is_some_and(|(first, _)| since(*first, at) > KEPT) {
                 samples.pop_front();
@@ -93,6 +97,43 @@ impl Rates {
     }
 }
 
+/// Of the newest sample but one, once it is old enough: whether it is too near to the one before to be kept.
+fn thin_out(samples: &mut VecDeque<(Timestamp, Asked)>, now: Timestamp) {
+    let old = samples.partition_point(|(at, _)| since(*at, now) > CLOSE);
+    if old >= 2 && since(samples[old - 2].0, samples[old - 1].0) < COARSE {
+        samples.remove(old - 1);
+    }
+}
+
+/// What people see of a worker's numbers: bytes to two digits, the hit ratio to a percent, and no counters.
+pub fn visible(stats: &Stats) -> Stats {
+    let tiers = stats.tiers.iter().cloned().map(|mut tier| {
+        tier.used_bytes = to_two_digits(tier.used_bytes);
+        tier
+    });
+    let asked = u128::from(stats.hit_bytes) + u128::from(stats.miss_bytes);
+    let percent = (u128::from(stats.hit_bytes) * 100).checked_div(asked).unwrap_or(0) as u64;
+    Stats {
+        epoch: stats.epoch,
+        tiers: tiers.collect(),
+        cached_bytes: to_two_digits(stats.cached_bytes),
+        hit_bytes: percent,
+        ufs_errors: 0,
+        mounts: stats.mounts.clone(),
+        ufs_total_bytes: stats.ufs_total_bytes,
+        ufs_files: stats.ufs_files,
+        handover: stats.handover.clone(),
+        loads: stats.loads.clone(),
+        ..Stats::default()
+    }
+}
+
+/// A status is not written for less.
+pub fn to_two_digits(bytes: u64) -> u64 {
+    let unit = 10_u64.pow(bytes.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    bytes / unit * unit
+}
+
 fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
@@ -121,7 +162,7 @@ mod tests {
     fn rates_are_summed_over_workers() {
         let mut history = History::default();
         for worker in 0..3 {
-            reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(worker, at, asked));
+            reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(worker, at, &asked));
         }
         let rates = history.rates(MINUTE, at(60)).unwrap();
         assert_eq!((rates.hit, rates.hit_ratio()), (300.0, Some(1.0)));
@@ -130,8 +171,8 @@ mod tests {
     #[test]
     fn a_worker_that_starts_again_makes_no_spike() {
         let mut history = History::default();
-        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
-        reading(70, 60, 2, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, &asked));
+        reading(70, 60, 2, 100).for_each(|(at, asked)| history.add(0, at, &asked));
         let rates = history.rates(MINUTE * 2, at(130)).unwrap();
         assert!((80.0..=100.0).contains(&rates.hit), "{rates:?}");
     }
@@ -141,17 +182,17 @@ mod tests {
         let mut history = History::default();
         let old = |n: u64| counted(1, 1_000_000 + 100 * n);
         for second in [0, 10, 20] {
-            history.add(0, at(second), old(second as u64));
+            history.add(0, at(second), &old(second as u64));
             assert_eq!(history.rates(MINUTE, at(second)), None, "{second}");
         }
-        history.add(0, at(30), old(30));
+        history.add(0, at(30), &old(30));
         assert_eq!(history.rates(MINUTE, at(30)).map(|r| r.hit), Some(100.0));
     }
 
     #[test]
     fn silence_is_no_rate_and_not_zero() {
         let mut history = History::default();
-        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
+        reading(0, 60, 1, 100).for_each(|(at, asked)| history.add(0, at, &asked));
         assert_eq!(history.rates(MINUTE * 5, at(200)), None);
         assert_eq!(History::default().rates(MINUTE, at(0)), None);
     }
@@ -159,8 +200,11 @@ mod tests {
     #[test]
     fn what_is_older_than_an_hour_is_forgotten() {
         let mut history = History::default();
-        reading(0, 7200, 1, 100).for_each(|(at, asked)| history.add(0, at, asked));
-        history.add(1, at(3), counted(1, 5));
-        assert_eq!(history.workers[&0].len(), 361);
+        reading(0, 7200, 1, 100).for_each(|(at, asked)| history.add(0, at, &asked));
+        history.add(1, at(3), &counted(1, 5));
+        // One in 10 s of the last 16 minutes, one in a minute of what was before.
+        assert_eq!(history.workers[&0].len(), 97 + 44);
+        let rates = history.rates(Duration::from_hours(1), at(7200)).unwrap();
+        assert_eq!(rates.hit.round(), 100.0);
     }
 }

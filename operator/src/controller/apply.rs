@@ -5,6 +5,8 @@ mod compare;
 mod update;
 mod workers;
 
+use std::time::Duration;
+
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
 use kube::{Api, ResourceExt};
 use penstock_api::{Dataset, Reason, names::FINALIZER};
@@ -137,7 +139,7 @@ async fn apply_secret(desired: Secret, seen: Option<&Secret>, ctx: &Context) -> 
         }
         Ok(None) => Ok(()),
         Err(unseen @ Error::Unseen { .. }) => {
-            let read = ctx.secrets.get(&ctx.client, &namespace, &name).await;
+            let read = ctx.secrets.get(&ctx.client, &namespace, &name, Duration::ZERO).await;
             read.map_err(|source| error::<Secret>("read", &name, source))?;
             Err(unseen)
         }

@@ -4,9 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -27,7 +28,8 @@ use super::{
     written::Written,
 };
 use crate::{
-    context::Context,
+    context::{Context, FRESH, OWN},
+    poller::Target,
     watches::{self, Stores},
     worker_api::Fleet,
 };
@@ -48,12 +50,9 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     let runtime = runtime.filter(|r| r.metadata.deletion_timestamp.is_none());
     let rivals = watches::related(&ctx.stores.datasets, &names.namespace, dataset.runtime_name());
     let mut own = watched(&ctx.stores, dataset, names);
-    if runtime.is_none() {
-        let loads = watches::loads(&ctx.stores.loads, &names.namespace, &names.dataset);
-        return Ok(Seen { rivals, own, loads, ..Seen::default() });
-    }
     let loads = watches::loads(&ctx.stores.loads, &names.namespace, &names.dataset);
-    await_written(&ctx.written, dataset, runtime.as_deref(), &loads, names, &own)?;
+    let Some(runtime) = runtime else { return Ok(Seen { rivals, own, loads, ..Seen::default() }) };
+    await_written(&ctx.written, dataset, Some(runtime.as_ref()), &loads, names, &own)?;
     // Our two Secrets are not watched: where the claim or the workers are, they should be.
     let is_expected = own.claim.is_some() || own.statefulset.is_some();
     let (worker_secret, client_secret, secrets) = tokio::try_join!(
@@ -65,14 +64,14 @@ pub(super) async fn dereference(dataset: &Dataset, names: &Names, ctx: &Context)
     let keys = keys(&own);
     let fleet = keys.peer.clone().map(|peer_key| Fleet { dataset: names.id(), peer_key });
     let (workers, events, texts) = tokio::join!(
-        workers(ctx, &own, fleet.as_ref()),
+        workers(ctx, (dataset, &runtime), &own, fleet.as_ref()),
         complaints::read(ctx, &own, Timestamp::now()),
-        texts(ctx, runtime.as_deref(), &loads, names)
+        texts(ctx, &runtime, &loads, names)
     );
-    let is_elastic = runtime.as_ref().is_some_and(|runtime| runtime.spec.autoscaling.is_some());
+    let is_elastic = runtime.spec.autoscaling.is_some();
     let users =
         if is_elastic { watches::users(&ctx.stores.users, &names.namespace, &names.dataset) } else { Vec::new() };
-    Ok(Seen { runtime, rivals, secrets, own, keys, workers, users, loads, texts: texts?, events })
+    Ok(Seen { runtime: Some(runtime), rivals, secrets, own, keys, workers, users, loads, texts: texts?, events })
 }
 
 /// Reads what is watched; no request is made.
@@ -149,8 +148,11 @@ async fn own_secret(
     name: String,
     is_expected: bool,
 ) -> Result<Option<Arc<Secret>>, Error> {
-    let found =
-        if is_expected { read_secret(ctx, names, &name).await? } else { ctx.secrets.peek(&names.namespace, &name) };
+    let found = if is_expected {
+        read_secret(ctx, names, &name, OWN).await?
+    } else {
+        ctx.secrets.peek(&names.namespace, &name, OWN)
+    };
     Ok(found.filter(|secret| is_ours(secret.as_ref(), &names.dataset)))
 }
 
@@ -160,30 +162,30 @@ async fn named_secrets(
     names: &Names,
 ) -> Result<BTreeMap<String, Arc<Secret>>, Error> {
     let wanted = dataset.spec.secret_names();
-    let found = try_join_all(wanted.iter().map(|name| read_secret(ctx, names, name))).await?;
+    let found = try_join_all(wanted.iter().map(|name| read_secret(ctx, names, name, FRESH))).await?;
     Ok(wanted.into_iter().zip(found).filter_map(|(name, secret)| Some((name, secret?))).collect())
 }
 
-async fn read_secret(ctx: &Context, names: &Names, name: &str) -> Result<Option<Arc<Secret>>, Error> {
-    let found = Box::pin(ctx.secrets.get(&ctx.client, &names.namespace, name)).await;
+async fn read_secret(ctx: &Context, names: &Names, name: &str, age: Duration) -> Result<Option<Arc<Secret>>, Error> {
+    let found = Box::pin(ctx.secrets.get(&ctx.client, &names.namespace, name, age)).await;
     found.map_err(|source| Error::Secret { name: name.to_owned(), source })
 }
 
 /// What calendars and targets name in ConfigMaps; what is not there is absent.
 async fn texts(
     ctx: &Context,
-    runtime: Option<&CacheRuntime>,
+    runtime: &CacheRuntime,
     loads: &[Arc<DataLoad>],
     names: &Names,
 ) -> Result<CalendarTexts, Error> {
-    let of_runtime = runtime.iter().flat_map(|runtime| &runtime.spec.autoscaling).flat_map(|spec| &spec.calendars);
+    let of_runtime = runtime.spec.autoscaling.iter().flat_map(|spec| &spec.calendars);
     let of_loads = loads.iter().flat_map(|load| load.spec.skip_calendars.iter().chain(&load.spec.only_calendars));
     let calendars = of_runtime.chain(of_loads).filter_map(|calendar| calendar.config_map.as_ref());
     let targets = loads.iter().flat_map(|load| &load.spec.targets).filter_map(|target| target.config_map.as_ref());
     let keys: BTreeSet<ConfigMapKey> = calendars.chain(targets).cloned().collect();
     let mut texts = CalendarTexts::new();
     for key in keys {
-        let found = Box::pin(ctx.config_maps.get(&ctx.client, &names.namespace, &key.name)).await;
+        let found = Box::pin(ctx.config_maps.get(&ctx.client, &names.namespace, &key.name, FRESH)).await;
         let found = found.map_err(|source| Error::ConfigMap { name: key.name.clone(), source })?;
         let text = found.as_ref().and_then(|map| map.data.as_ref()?.get(&key.key));
         texts.extend(text.map(|text| (key, text.clone())));
@@ -206,16 +208,21 @@ fn key(secret: Option<&Arc<Secret>>, file: &str) -> Option<Credential> {
     Credential::from_hex(std::str::from_utf8(&bytes.0).ok()?).ok()
 }
 
-/// Asks every worker that has an address for its numbers, all at once.
-async fn workers(ctx: &Context, seen: &Observed, fleet: Option<&Fleet>) -> Vec<Worker> {
-    let ask = |ordinal: u32, pod: Arc<Pod>| async move {
-        let worker = Worker { ordinal, pod, stats: None };
-        let (Some(fleet), Some(addr)) = (fleet, worker.addr()) else { return worker };
-        let stats = ctx.workers.stats(fleet, &addr).await;
-        if let Err(error) = &stats {
-            tracing::debug!(dataset = fleet.dataset, error, "a worker does not answer");
-        }
-        Worker { stats: stats.ok(), ..worker }
-    };
-    join_all(seen.pods.iter().map(|(ordinal, pod)| ask(*ordinal, pod.clone()))).await
+/// The workers, and the numbers of those that have an address.
+async fn workers(
+    ctx: &Context,
+    pair: (&Dataset, &CacheRuntime),
+    seen: &Observed,
+    fleet: Option<&Fleet>,
+) -> Vec<Worker> {
+    let silent = |(ordinal, pod): &(u32, Arc<Pod>)| Worker { ordinal: *ordinal, pod: pod.clone(), stats: None };
+    let mut workers: Vec<Worker> = seen.pods.iter().map(silent).collect();
+    let Some(fleet) = fleet else { return workers };
+    let targets: Vec<Target> = workers.iter().filter_map(Worker::target).collect();
+    let answers = ctx.poller.answers(pair, fleet, targets.clone()).await;
+    for worker in &mut workers {
+        let own = targets.iter().zip(&answers).find(|(target, _)| target.ordinal == worker.ordinal);
+        worker.stats = own.and_then(|(_, answer)| answer.clone());
+    }
+    workers
 }

@@ -15,6 +15,8 @@ use penstock_api::{
 use penstock_plan::autoscaling::CalendarTexts;
 use penstock_wire::{Credential, config::WIRE_PORT, message::Stats};
 
+use crate::poller::Target;
+
 /// Everything that a pass over one Dataset decides from.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -106,6 +108,14 @@ impl Worker {
         let status = self.pod.status.as_ref().filter(|s| s.phase.as_deref() == Some("Running"))?;
         let ip = status.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
         Some(if ip.contains(':') { format!("[{ip}]:{WIRE_PORT}") } else { format!("{ip}:{WIRE_PORT}") })
+    }
+
+    /// Whom to ask for the worker's numbers.
+    pub(super) fn target(&self) -> Option<Target> {
+        let containers = self.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let container: Vec<_> = containers.filter_map(|status| status.container_id.as_deref()).collect();
+        let life = format!("{} {} {}", self.pod.uid().unwrap_or_default(), container.join(" "), self.is_ready());
+        Some(Target { ordinal: self.ordinal, addr: self.addr()?, life })
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -4,9 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Resource, ResourceExt, runtime::controller::Action};
+use kube::{
+    Resource, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use penstock_api::{CacheRuntime, Dataset, Reason};
-use penstock_plan::{Names, scaling::WorkerSeen};
+use penstock_plan::{Names, rollout::Step, scaling::WorkerSeen};
 use penstock_wire::{CredentialError, message::MountHealth};
 use strum::IntoStaticStr;
 
@@ -33,8 +36,12 @@ const COUNTERPART: Duration = Duration::from_secs(3);
 const LET_GO: Duration = Duration::from_secs(5);
 /// While something is missing or wrong: not all of it is watched.
 pub(super) const MENDED: Duration = Duration::from_secs(5);
-/// While workers run: how old their numbers in the status may be.
-const NUMBERS: Duration = Duration::from_secs(10);
+/// While other runtimes are updated first.
+const OTHERS: Duration = Duration::from_secs(10);
+/// While Secrets or ConfigMaps are named, which are not watched.
+const NAMED: Duration = Duration::from_secs(30);
+/// While our own Secrets are there, which are not watched either.
+const SERVED: Duration = Duration::from_secs(54);
 /// While workers hand over, or have not taken the newest member list.
 const MOVING: Duration = Duration::from_secs(1);
 /// When there is nothing to wait for: in case that something was missed.
@@ -83,6 +90,7 @@ pub(super) async fn reconcile(dataset: Arc<Dataset>, ctx: Arc<Context>) -> Resul
     match deletion::delete(&dataset, &names, &ctx).await? {
         deletion::Progress::Done => {
             ctx.recent.forget(&dataset.uid().unwrap_or_default());
+            ctx.poller.forget(&ObjectRef::from_obj(dataset.as_ref()));
             Ok(Action::await_change())
         }
         // The pods that use it are served on, as far as the namespace lets.
@@ -146,7 +154,13 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     };
     status::publish(&view, ctx).await?;
     wake_up_calls(&view, &seen, ctx);
-    Ok(Action::requeue(pause(&view).min(loads.pause().unwrap_or(QUIET))))
+    let haste = haste(&view);
+    ctx.poller.rest(dataset, haste.is_none() && loads.active() == 0);
+    let named = if seen.secrets.is_empty() && seen.texts.is_empty() { SERVED } else { NAMED };
+    let by_the_clock = sizing.as_ref().and_then(|sizing| sizing.decision.look_again);
+    Ok(Action::requeue(
+        [haste, Some(named), by_the_clock, loads.pause()].into_iter().flatten().fold(QUIET, Duration::min),
+    ))
 }
 
 /// What workers load, and what is told of it.
@@ -256,8 +270,8 @@ pub(super) fn grace(created: Option<Time>, now: Timestamp) -> Option<Duration> {
     COUNTERPART.checked_sub(age).filter(|rest| !rest.is_zero())
 }
 
-/// When to look again, if no watch tells before.
-fn pause(view: &View<'_>) -> Duration {
+/// When to look again, while something moves or is wrong that nothing tells. Else the poller tells what workers say.
+fn haste(view: &View<'_>) -> Option<Duration> {
     let epoch = view.scaling.map_or(0, |s| s.members.epoch);
     let stats = || view.workers.iter().filter_map(|w| w.stats.as_ref());
     let behind = stats().any(|s| s.epoch < epoch);
@@ -268,17 +282,12 @@ fn pause(view: &View<'_>) -> Duration {
     let draining = view.scaling.is_some_and(|s| !s.draining.is_empty());
     // Why pods do not come up is not watched.
     let incomplete = view.scaling.is_some_and(|s| (view.workers.len() as u32) < s.replicas) || view.trouble.is_some();
-    let by_the_clock = view.sizing.and_then(|sizing| sizing.decision.look_again).unwrap_or(QUIET);
-    let pause = if behind || draining || is_new {
-        MOVING
-    } else if view.problem.is_some() || troubled || incomplete || updating || view.is_deleting() {
-        MENDED
-    } else if view.workers.is_empty() {
-        QUIET
-    } else {
-        NUMBERS
-    };
-    pause.min(by_the_clock)
+    if behind || draining || is_new {
+        return Some(MOVING);
+    }
+    let is_wrong = view.problem.is_some() || troubled || incomplete || updating || view.is_deleting();
+    let waits = view.rollout.is_some_and(|rollout| rollout.step == Step::AwaitTurn);
+    is_wrong.then_some(MENDED).or(waits.then_some(OTHERS))
 }
 
 #[cfg(test)]

@@ -59,7 +59,6 @@ pub(super) fn size(
     let decision = recent.with(&uid, now, |lately| {
         let recent::Seen { numbers, learned, past, .. } = lately;
         for (ordinal, stats) in answers(&seen.workers) {
-            numbers.add(ordinal, now, stats.asked.clone());
             learned.add(ordinal, now, stats.asked.boot, &stats.reuse);
         }
         let measured = Measured {
