@@ -90,9 +90,9 @@ pub async fn run(
         ended = tasks.ended() => return Err(ended),
         () = watches::filled(&stores) => {}
     }
-    metrics.show(&stores);
     let (wake, dataset_queue) = mpsc::unbounded();
     let recent = Arc::<Recent>::default();
+    metrics.show(&stores, recent.clone());
     let poller = Arc::new(Poller::new(workers.clone(), recent.clone(), wake.clone()));
     let ctx = Arc::new(Context {
         recorder: EventRecorder::start(client.clone(), &mut tasks),

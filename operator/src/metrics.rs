@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 
 use self::objects::Objects;
-use crate::watches::Stores;
+use crate::{recent::Recent, watches::Stores};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ErrorLabels {
@@ -50,8 +50,8 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Shows what the objects say of themselves, from now on.
-    pub fn show(&self, stores: &Stores) {
-        self.objects.set(stores.datasets.clone(), stores.runtimes.clone(), stores.loads.clone());
+    pub fn show(&self, stores: &Stores, recent: Arc<Recent>) {
+        self.objects.set(stores.datasets.clone(), stores.runtimes.clone(), stores.loads.clone(), recent);
     }
 
     pub fn began(&self) {

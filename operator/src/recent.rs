@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use penstock_plan::{
     autoscaling::{Learned, Past},
-    numbers::History,
+    numbers::{History, Rates},
 };
 
 /// By the Dataset's UID.
@@ -34,6 +34,11 @@ impl Recent {
     /// The same of its loads alone.
     pub fn with_runs<T>(&self, uid: &str, now: Timestamp, look: impl FnOnce(&mut Runs) -> T) -> T {
         self.with(uid, now, |seen| look(&mut seen.runs))
+    }
+
+    /// What readers took lately.
+    pub fn rates(&self, uid: &str, now: Timestamp) -> Vec<(u32, Rates)> {
+        self.0.lock().get(uid).map(|seen| seen.numbers.told(now)).unwrap_or_default()
     }
 
     pub fn forget(&self, uid: &str) {

@@ -30,7 +30,7 @@ pub use runtime::autoscaling;
 pub use runtime::{
     CacheRuntime, CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeSpec, CacheRuntimeStatus, Client,
     DEFAULT_DRAIN_TIMEOUT_SECONDS, HandOverStatus, ImagePullPolicy, Level, MediumType, NetworkMode, PodMetadata,
-    TierStatus, TieredStore, UpdateStatus, UpdateStrategy, VolumeClaimTemplate, VolumeSource, Worker,
+    ReadsStatus, TierStatus, TieredStore, UpdateStatus, UpdateStrategy, VolumeClaimTemplate, VolumeSource, Worker,
     WorkerServiceAccount,
 };
 pub use schema::{crd_yaml, crds};

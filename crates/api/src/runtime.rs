@@ -25,7 +25,7 @@ use crate::{QuantityError, Quota};
 
 use autoscaling::Autoscaling;
 pub use status::{
-    CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, HandOverStatus, TierStatus, UpdateStatus,
+    CacheRuntimeDisplay, CacheRuntimePhase, CacheRuntimeStatus, HandOverStatus, ReadsStatus, TierStatus, UpdateStatus,
 };
 
 /// Seconds that a leaving worker has to hand its extents over, unless told otherwise.

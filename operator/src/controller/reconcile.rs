@@ -147,6 +147,7 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
         scaling: plan.scaling(),
         rollout: plan.rollout(),
         workers: &workers,
+        reads: &ctx.recent.rates(&dataset.uid().unwrap_or_default(), moment.now),
         trouble: trouble.as_ref(),
         statefulset: seen.own.statefulset.as_deref(),
         volume: seen.own.volume.as_deref(),
@@ -156,10 +157,10 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     wake_up_calls(&view, &seen, ctx);
     let haste = haste(&view);
     ctx.poller.rest(dataset, haste.is_none() && loads.active() == 0);
-    let named = if seen.secrets.is_empty() && seen.texts.is_empty() { SERVED } else { NAMED };
+    let unwatched = if seen.secrets.is_empty() && seen.texts.is_empty() { SERVED } else { NAMED };
     let by_the_clock = sizing.as_ref().and_then(|sizing| sizing.decision.look_again);
     Ok(Action::requeue(
-        [haste, Some(named), by_the_clock, loads.pause()].into_iter().flatten().fold(QUIET, Duration::min),
+        [haste, Some(unwatched), by_the_clock, loads.pause()].into_iter().flatten().fold(QUIET, Duration::min),
     ))
 }
 

@@ -9,13 +9,14 @@ use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::PersistentVolume};
 use kube::ResourceExt;
 use penstock_api::{
     CacheRuntime, CacheRuntimePhase, CacheRuntimeStatus, ConditionType, Dataset, DatasetPhase, DatasetStatus,
-    HandOverStatus, MountStatus, Reason, TierStatus, UpdateStatus,
+    HandOverStatus, MountStatus, ReadsStatus, Reason, TierStatus, UpdateStatus,
     autoscaling::AutoscalingStatus,
     condition::{conditions, is_true},
     names::COMPONENT_WORKER,
 };
 use penstock_plan::{
     Names,
+    numbers::{Rates, to_two_digits},
     rollout::Rollout,
     scaling::{Scaling, Step, WorkerSeen},
     validate::{Invalid, ValidRuntime},
@@ -46,6 +47,8 @@ pub struct View<'a> {
     pub scaling: Option<&'a Scaling>,
     pub rollout: Option<&'a Rollout>,
     pub workers: &'a [WorkerSeen],
+    /// What readers took, by minutes.
+    pub reads: &'a [(u32, Rates)],
     pub trouble: Option<&'a PodTrouble>,
     /// The workers and the volume that are there.
     pub statefulset: Option<&'a StatefulSet>,
@@ -185,9 +188,18 @@ pub fn runtime(view: &View<'_>, now: Timestamp) -> Option<CacheRuntimeStatus> {
         cached_bytes: cached(view, old.cached_bytes),
         tiers: tiers(view),
         hit_ratio_percent: view.hit_ratio(),
+        reads: view.reads.iter().map(|(minutes, rates)| reads(*minutes, rates)).collect(),
         ..CacheRuntimeStatus::default()
     };
     Some(status.with_derived())
+}
+
+fn reads(minutes: u32, rates: &Rates) -> ReadsStatus {
+    ReadsStatus {
+        minutes,
+        bytes_per_second: to_two_digits(rates.total() as u64),
+        hit_percent: rates.hit_ratio().map(|ratio| (ratio * 100.0).round() as u32),
+    }
 }
 
 /// What leaving workers tell; when they are gone, how it ended.

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::Store};
 use penstock_api::{CacheRuntime, CacheRuntimeStatus, DataLoad, DataLoadStatus, Dataset, DatasetStatus};
@@ -14,6 +15,8 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{family::Family, gauge::Gauge},
 };
+
+use crate::recent::Recent;
 
 type Number = Gauge<f64, AtomicU64>;
 /// Names and values.
@@ -27,12 +30,19 @@ struct Watched {
     datasets: Store<Dataset>,
     runtimes: Store<CacheRuntime>,
     loads: Store<DataLoad>,
+    recent: Arc<Recent>,
 }
 
 impl Objects {
-    pub(super) fn set(&self, datasets: Store<Dataset>, runtimes: Store<CacheRuntime>, loads: Store<DataLoad>) {
+    pub(super) fn set(
+        &self,
+        datasets: Store<Dataset>,
+        runtimes: Store<CacheRuntime>,
+        loads: Store<DataLoad>,
+        recent: Arc<Recent>,
+    ) {
         // A process leads once in its life.
-        let _ = self.0.set(Watched { datasets, runtimes, loads });
+        let _ = self.0.set(Watched { datasets, runtimes, loads, recent });
     }
 }
 
@@ -46,7 +56,7 @@ impl Collector for Objects {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(watched) = self.0.get() else { return Ok(()) };
         let gauges = Gauges::default();
-        watched.datasets.state().iter().for_each(|dataset| gauges.add_dataset(dataset));
+        watched.datasets.state().iter().for_each(|dataset| gauges.add_dataset(dataset, &watched.recent));
         watched.runtimes.state().iter().for_each(|runtime| gauges.add_runtime(runtime));
         watched.loads.state().iter().for_each(|load| gauges.add_load(load));
         gauges.encode(&mut encoder)
@@ -54,10 +64,11 @@ impl Collector for Objects {
 }
 
 /// Name and help of each gauge, without the prefix.
-const HELP: [(&str, &str); 14] = [
+const HELP: [(&str, &str); 15] = [
     ("dataset_condition", "1 while the condition of a Dataset is True"),
     ("dataset_bytes", "Bytes of a Dataset in its stores"),
     ("dataset_cached_bytes", "Bytes of a Dataset in the cache"),
+    ("dataset_read_bytes_per_second", "What readers took over the last 1, 5 and 15 minutes, by origin"),
     ("runtime_condition", "1 while the condition of a CacheRuntime is True"),
     ("runtime_workers", "Workers of a CacheRuntime: desired, ready, updated"),
     ("runtime_size_reason", "1 for the reason of the present size, with spec.autoscaling"),
@@ -94,13 +105,19 @@ impl Gauges {
         }
     }
 
-    fn add_dataset(&self, dataset: &Dataset) {
+    fn add_dataset(&self, dataset: &Dataset, recent: &Recent) {
         let none = DatasetStatus::default();
         let status = dataset.status.as_ref().unwrap_or(&none);
         let labels = labels(dataset, "dataset");
         self.conditions("dataset_condition", &labels, &status.conditions);
         self.bytes("dataset_bytes", &labels, status.ufs_total_bytes);
         self.bytes("dataset_cached_bytes", &labels, status.cached_bytes);
+        for (minutes, rates) in recent.rates(&dataset.uid().unwrap_or_default(), Timestamp::now()) {
+            let labels = with(&labels, "window", &format!("{minutes}m"));
+            for (origin, rate) in [("cache", rates.hit), ("fetched", rates.miss), ("kernel", rates.opened)] {
+                self.set("dataset_read_bytes_per_second", &with(&labels, "origin", origin), rate);
+            }
+        }
     }
 
     fn add_runtime(&self, runtime: &CacheRuntime) {
@@ -168,7 +185,9 @@ fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use kube::runtime::{reflector, watcher};
+    use penstock_wire::message::Asked;
     use prometheus_client::{encoding::text::encode, registry::Registry};
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
@@ -192,15 +211,25 @@ mod tests {
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}])
         };
         let tiers = json!({"levels": [{"mediumType": "MEM", "quota": "1Gi"}]});
-        let objects = Objects::default();
+        let (objects, recent, now) = (Objects::default(), Arc::<Recent>::default(), Timestamp::now());
+        recent.with("1", now, |seen| {
+            for (seconds, hit_bytes) in [(60, 0), (0, 6000)] {
+                let asked = Asked { boot: 1, hit_bytes, ..Asked::default() };
+                seen.numbers.add(0, now - SignedDuration::from_secs(seconds), &asked);
+            }
+        });
         objects.set(
-            store(json!({"metadata": meta, "spec": {"mounts": []}, "status": {"conditions": condition("False")}})),
+            store(json!({
+                "metadata": {"name": "prices", "namespace": "quant", "uid": "1"}, "spec": {"mounts": []},
+                "status": {"conditions": condition("False")}
+            })),
             store(json!({"metadata": meta, "spec": {"tieredStore": tiers}, "status": {
                 "conditions": condition("True"), "desiredReplicas": 3, "readyReplicas": 2, "hitRatioPercent": 97.5,
-                "autoscaling": {"reason": "Scheduled"}, "cachedBytes": 7
+                "autoscaling": {"reason": "Scheduled", "curve": {"points": [{"replicas": 3, "hitPercent": 90}]}}, "cachedBytes": 7
             }})),
             store(json!({"metadata": {"name": "warm", "namespace": "quant"}, "spec": {"dataset": "prices"},
                 "status": {"bytes": 100, "doneBytes": 40, "failedFiles": 1}})),
+            recent,
         );
         let mut registry = Registry::with_prefix("penstock_operator");
         registry.register_collector(Box::new(objects));
@@ -215,6 +244,7 @@ mod tests {
             format!("penstock_operator_runtime_size_reason{{{of},reason=\"Scheduled\"}} 1.0"),
             format!("penstock_operator_runtime_hit_ratio{{{of}}} 0.975"),
             format!("penstock_operator_runtime_cached_bytes{{{of}}} 7.0"),
+            format!("penstock_operator_runtime_predicted_hit_ratio{{{of},workers=\"3\"}} 0.9"),
             "penstock_operator_load_bytes{namespace=\"quant\",load=\"warm\",dataset=\"prices\",state=\"done\"} 40.0"
                 .into(),
             "penstock_operator_load_failed_files{namespace=\"quant\",load=\"warm\",dataset=\"prices\"} 1.0".into(),

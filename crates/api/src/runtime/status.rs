@@ -90,6 +90,10 @@ pub struct CacheRuntimeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio_percent: Option<f64>,
 
+    /// What readers took over the last 1, 5 and 15 minutes, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<ReadsStatus>,
+
     /// The numbers above for people, as `kubectl get` shows them. Programs read the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display: Option<CacheRuntimeDisplay>,
@@ -149,6 +153,19 @@ pub struct TierStatus {
     /// Why workers cannot use it, where they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// What readers took over the last minutes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadsStatus {
+    /// Over so many minutes.
+    pub minutes: u32,
+    /// To two digits. Files that were read through the kernel count with their sizes when they are opened.
+    pub bytes_per_second: u64,
+    /// The part that workers had, in whole percent; absent when nothing was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_percent: Option<u32>,
 }
 
 /// Numbers of a CacheRuntime's status for people.

@@ -124,6 +124,7 @@ impl Scene {
             scaling: self.scaling.as_ref(),
             rollout: self.rollout.as_ref(),
             workers: &self.workers,
+            reads: &[],
             trouble: self.trouble.as_ref(),
             statefulset: self.statefulset.as_deref(),
             volume: self.volume.as_deref(),
