@@ -1,21 +1,20 @@
 //! Handing extents over to those who own them by the present list.
 
-use std::{cmp::Reverse, collections::HashSet, ops::Range, sync::Arc, time::Duration};
+mod courier;
+mod newcomers;
 
-use bytes::Bytes;
+use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
+
 use futures::StreamExt;
-use parking_lot::{Mutex, RwLock};
-use penstock_model::{EXTENT, ObjectKey};
-use penstock_placement::{Member, MemberList};
-use penstock_store::{Claim, ExtentInfo, Store};
-use penstock_wire::{
-    Address,
-    message::{Handover, Request},
-};
-
+use parking_lot::Mutex;
+use penstock_model::ObjectKey;
+use penstock_placement::MemberList;
+use penstock_store::{Claim, ExtentInfo};
+use penstock_wire::message::Handover;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{members::Members, metrics::Metrics, throttle::Throttle};
+pub(crate) use self::{courier::Courier, newcomers::settle};
+use crate::members::Members;
 
 /// Extents on their way at once: their bytes are in memory.
 const CONCURRENT: usize = 4;
@@ -33,11 +32,9 @@ const FRUITLESS: u32 = 2;
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Drains {
-    store: Store,
+    courier: Arc<Courier>,
     members: Arc<Members>,
-    metrics: Arc<Metrics>,
     state: Mutex<State>,
-    throttle: RwLock<Option<Arc<Throttle>>>,
 }
 
 #[derive(Default)]
@@ -52,13 +49,8 @@ struct State {
 type Identity = (ObjectKey, u32, u64);
 
 impl Drains {
-    pub(crate) fn new(store: Store, members: Arc<Members>, metrics: Arc<Metrics>) -> Self {
-        Self { store, members, metrics, state: Mutex::default(), throttle: RwLock::default() }
-    }
-
-    /// Not more than so many bytes per second, from the next hand-over on.
-    pub(crate) fn limit(&self, bandwidth: Option<u64>) {
-        *self.throttle.write() = bandwidth.map(|rate| Arc::new(Throttle::new(rate)));
+    pub(crate) fn new(courier: Arc<Courier>, members: Arc<Members>) -> Self {
+        Self { courier, members, state: Mutex::default() }
     }
 
     pub(crate) fn progress(&self) -> Handover {
@@ -133,13 +125,13 @@ impl Drains {
 
     /// What is still to be handed over for `list`; its bytes are the progress' `left_bytes`.
     fn moving(&self, list: &MemberList) -> Vec<ExtentInfo> {
-        let (mut extents, claim) = (self.store.extents(), self.members.claims());
+        let (mut extents, claim) = (self.courier.store.extents(), self.members.claims());
         let mut state = self.state.lock();
         if state.epoch != list.epoch {
             state.epoch = list.epoch;
             state.done.clear();
         }
-        let mine = |extent: &ExtentInfo| list.owner(extent.object.key.placement(start(extent)));
+        let mine = |extent: &ExtentInfo| list.owner(extent.object.key.placement(extent.range().start));
         extents.retain(|extent| {
             mine(extent).is_some_and(|owner| !self.members.is_me(owner)) && !state.done.contains(&identity(extent))
         });
@@ -150,45 +142,21 @@ impl Drains {
 
     /// Returns the extent's identity when its new owner has it.
     async fn hand_over(&self, list: Arc<MemberList>, extent: ExtentInfo) -> Option<Identity> {
-        let ranked = list.ranked(extent.object.key.placement(start(&extent)));
+        let ranked = list.ranked(extent.object.key.placement(extent.range().start));
         let takers: Vec<_> = ranked.into_iter().filter(|m| !self.members.is_me(m)).take(CANDIDATES).collect();
-        let end = (start(&extent) + EXTENT).min(extent.object.size);
-        let absent = self.store.missing(&extent.object.key, extent.object.size, start(&extent)..end);
-        for run in complement(start(&extent)..end, &absent) {
-            let (store, key, at) = (self.store.clone(), extent.object.key, run.start);
-            let read = move || store.read(&key, at, (run.end - run.start) as usize);
-            // Evicted meanwhile: nothing to hand over.
-            let Some(data) = tokio::task::spawn_blocking(read).await.ok().flatten() else { continue };
-            let len = data.len() as u64;
-            let throttle = self.throttle.read().clone();
-            if let Some(throttle) = throttle {
-                throttle.take(len).await;
-            }
-            if !self.push(&takers, &extent, at, data).await {
-                return None;
-            }
-            self.metrics.pushed_bytes.inc_by(len);
+        let moved = |len| {
             let progress = &mut self.state.lock().progress;
             progress.moved_bytes += len;
             progress.left_bytes = progress.left_bytes.saturating_sub(len);
+        };
+        if !self.courier.send(&extent, &takers, moved).await {
+            return None;
         }
         // A leaving worker keeps its copy until it goes: readers with the old list still come.
         if self.members.is_member() {
-            self.store.remove_extent(&extent.object.key, extent.extent);
+            self.courier.store.remove_extent(&extent.object.key, extent.extent);
         }
         Some(identity(&extent))
-    }
-
-    async fn push(&self, takers: &[&Member], extent: &ExtentInfo, offset: u64, data: Bytes) -> bool {
-        for taker in takers {
-            self.members.back(&taker.id).await;
-            let request = Request::Push { object: (*extent.object).clone(), offset, data: data.clone() };
-            match self.members.pool.call(&Address::Tcp(taker.addr.clone()), request).await {
-                Ok(_) => return true,
-                Err(error) => tracing::warn!(taker = taker.id, %error, "cannot hand an extent over"),
-            }
-        }
-        false
     }
 }
 
@@ -199,23 +167,11 @@ fn sort(extents: &mut [ExtentInfo], claim: impl Fn(ObjectKey, u32) -> Claim) {
     extents.sort_by_cached_key(|extent| (is_copy(extent), Reverse(extent.heat)));
 }
 
-fn start(extent: &ExtentInfo) -> u64 {
-    u64::from(extent.extent) * EXTENT
-}
-
 fn identity(extent: &ExtentInfo) -> Identity {
     (extent.object.key, extent.extent, extent.present)
 }
 
-/// The parts of `whole` that are not in `holes`, which are in order and apart.
-fn complement(whole: Range<u64>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
-    let starts = std::iter::once(whole.start).chain(holes.iter().map(|hole| hole.end));
-    let ends = holes.iter().map(|hole| hole.start).chain(std::iter::once(whole.end));
-    starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty()).collect()
-}
-
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use penstock_model::{Object, Version};
 
@@ -224,21 +180,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_most_goes_first_and_copies_go_last() {
         let object = |key| Object { key: ObjectKey(key), path: b"f".to_vec(), version: Version("v".into()), size: 1 };
-        let extent = |(key, heat)| ExtentInfo { object: Arc::new(object(key)), extent: 0, present: 1, heat };
+        let extent =
+            |(key, heat)| ExtentInfo { object: Arc::new(object(key)), extent: 0, present: 1, heat, is_replica: false };
         let mut extents: Vec<_> = [(1, 0), (2, 9), (3, 15), (4, 3)].map(extent).to_vec();
         sort(&mut extents, |key, _| if key.0 == 3 { Claim::None } else { Claim::FormerOwner });
         assert_eq!(extents.iter().map(|extent| extent.object.key.0).collect::<Vec<_>>(), [2, 4, 1, 3]);
-    }
-
-    #[test]
-    fn what_is_present_is_what_is_not_missing() {
-        for (holes, present) in [
-            (vec![], vec![0..10]),
-            (vec![0..10], vec![]),
-            (vec![0..2, 5..6], vec![2..5, 6..10]),
-            (vec![3..10], vec![0..3]),
-        ] {
-            assert_eq!(complement(0..10, &holes), present);
-        }
     }
 }

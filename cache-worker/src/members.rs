@@ -89,6 +89,8 @@ impl Members {
         let known = list.members.iter().chain(list.former.iter().flatten());
         self.pool.retain(&known.map(|member| Address::Tcp(member.addr.clone())).collect());
         self.sick.lock().clear();
+        // Who is on its way out is not waited for.
+        self.restarts.retain(|id| list.get(id).is_some());
     }
 
     /// Asks `address` for its list.

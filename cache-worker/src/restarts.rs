@@ -21,6 +21,15 @@ impl Restarts {
         });
     }
 
+    /// Only those stay that `is_there` is true of.
+    pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.0.send_if_modified(|away| {
+            let before = away.len();
+            away.retain(|id, _| is_there(id));
+            away.len() < before
+        });
+    }
+
     pub(crate) fn is_away(&self, id: &str) -> bool {
         self.0.borrow().get(id).is_some_and(|until| Instant::now() < *until)
     }
@@ -62,5 +71,9 @@ mod tests {
         });
         assert_eq!((first, second), (LONG, LONG / 5));
         assert!(!restarts.is_away("w-0") && !restarts.is_away("w-1"));
+        restarts.expect("w-2".into(), LONG);
+        let begun = Instant::now();
+        tokio::join!(restarts.back("w-2"), async { restarts.retain(|id| id != "w-2") });
+        assert_eq!(begun.elapsed(), Duration::ZERO, "it has left");
     }
 }

@@ -164,13 +164,23 @@ fn spawn_background(tasks: &mut JoinSet<()>, worker: &Arc<Worker>, dir: PathBuf,
     let w = worker.clone();
     tasks.spawn(async move {
         let mut lists = w.members.lists();
+        // What an earlier life of this worker saw of the first list, it has done.
+        let mut is_first = true;
         loop {
             lists.borrow_and_update();
             let (store, claims) = (w.store.clone(), w.members.claims());
             let _ = tokio::task::spawn_blocking(move || store.claim(claims)).await;
-            if lists.changed().await.is_err() {
-                return;
+            let settled = async {
+                if !is_first {
+                    w.settle().await;
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = settled => {}
+                another = lists.changed() => if another.is_err() { return },
             }
+            is_first = false;
         }
     });
     let pins = worker.pins.clone();

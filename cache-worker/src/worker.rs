@@ -25,7 +25,7 @@ use crate::{
     changes::{Change, Changes, Since},
     config::{Loaded, MountSpec},
     fill::{Fills, Upstream, locate},
-    handover::Drains,
+    handover::{self, Courier, Drains},
     heat::Heat,
     load::{self, Loads},
     locals::Locals,
@@ -61,6 +61,7 @@ pub(crate) struct Worker {
     config: RwLock<Arc<WorkerConfig>>,
     fills: Fills<Upstream>,
     catalogs: Catalogs,
+    courier: Arc<Courier>,
     drains: Arc<Drains>,
     memory_only: bool,
 }
@@ -73,8 +74,8 @@ impl Worker {
         let sampler = Arc::new(if is_new { Sampler::default() } else { Sampler::with_past() });
         let upstream = Upstream { members: members.clone(), catalogs: catalogs.clone(), sampler: sampler.clone() };
         let fills = Fills::new(store.clone(), upstream, metrics.clone());
-        let drains = Arc::new(Drains::new(store.clone(), members.clone(), metrics.clone()));
-        drains.limit(loaded.config.hand_over_bandwidth);
+        let courier = Arc::new(Courier::new(store.clone(), members.clone(), metrics.clone()));
+        courier.limit(loaded.config.hand_over_bandwidth);
         let readers = Arc::new(Readers::new(metrics.clone(), members.clone(), sampler));
         let loads = Loads::new(load::Parts {
             store: store.clone(),
@@ -87,7 +88,8 @@ impl Worker {
             locals: Arc::new(Locals::new(store.clone(), fills.clone(), members.clone(), metrics.clone())),
             fills,
             catalogs,
-            drains,
+            drains: Arc::new(Drains::new(courier.clone(), members.clone())),
+            courier,
             memory_only: loaded.config.tiers.iter().all(|tier| tier.medium == Medium::Mem),
             config: RwLock::new(Arc::new(loaded.config.clone())),
             pins: Arc::default(),
@@ -119,7 +121,7 @@ impl Worker {
         }
         self.catalogs.replace(catalog(loaded, &kept, &self.metrics, &self.changes));
         self.changes.note_all();
-        self.drains.limit(loaded.config.hand_over_bandwidth);
+        self.courier.limit(loaded.config.hand_over_bandwidth);
         *self.config.write() = Arc::new(loaded.config.clone());
     }
 
@@ -141,6 +143,11 @@ impl Worker {
         if !self.drains.leave(patience).await && !patience.is_zero() {
             self.members.spread_restart(RESTART).await;
         }
+    }
+
+    /// Moves what newcomers own to them. To be dropped when another member list comes.
+    pub(crate) async fn settle(&self) {
+        handover::settle(&self.courier, &self.members, &self.readers).await;
     }
 
     async fn answer(&self, role: Role, request: Request) -> Result<Reply, Failure> {

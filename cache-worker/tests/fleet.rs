@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::{Fleet, eventually, mount, noise};
 use futures::future::join_all;
 use penstock_curve::Reuse;
-use penstock_model::{Kind, Object};
+use penstock_model::{EXTENT, Kind, Object};
 use penstock_placement::PlacementKey;
 use penstock_wire::{
     Address, CallError,
@@ -84,6 +84,32 @@ async fn growing_and_shrinking_fetch_nothing_again() {
         fleet.check(&files).await;
         assert_eq!(fleet.s3.sent_bytes(), 0, "with {workers} workers");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newcomers_are_given_what_they_own_before_anyone_asks_them() {
+    let (mut fleet, files) = Fleet::over_files(3).await;
+    fleet.check(&files).await;
+    fleet.s3.reset_counts();
+    fleet.scale(5).await;
+    let newcomers = [3, 4].map(|number| fleet.list.members[number].id.clone());
+    let mut theirs = 0;
+    for name in files.keys() {
+        let object = fleet.object(name).await;
+        for start in (0..object.size).step_by(EXTENT as usize) {
+            if newcomers.contains(&fleet.list.owner(object.key.placement(start)).unwrap().id) {
+                theirs += EXTENT.min(object.size - start);
+            }
+        }
+    }
+    let numbers = async || [fleet.stats(&fleet.workers[3]).await, fleet.stats(&fleet.workers[4]).await];
+    eventually("all that newcomers own", async || {
+        numbers().await.iter().map(|stats| stats.cached_bytes).sum::<u64>() == theirs && theirs > 0
+    })
+    .await;
+    fleet.check(&files).await;
+    assert_eq!(fleet.s3.sent_bytes(), 0);
+    assert_eq!(numbers().await.map(|stats| stats.peer_bytes), [0, 0], "they had all when they were asked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -118,6 +118,8 @@ pub struct ExtentInfo {
     pub present: u64,
     /// How often it was asked for lately, by the count that eviction goes by: 0 to 15, of use for comparing only.
     pub heat: u8,
+    /// Its owner has it too.
+    pub is_replica: bool,
 }
 
 impl ExtentInfo {
@@ -276,8 +278,10 @@ impl Store {
                     (state.pages, state.home.clone())
                 };
                 let present = page::mask_bytes(entry.object.size, extent, pages);
-                let heat = home.map_or(0, |home| self.inner.tiers[home.tier].evict.heat(&home.node));
-                (present > 0).then(|| ExtentInfo { object: entry.object.clone(), extent, present, heat })
+                let heat = home.as_ref().map_or(0, |home| self.inner.tiers[home.tier].evict.heat(&home.node));
+                let is_replica = home.is_some_and(|home| home.node.is_replica());
+                let object = entry.object.clone();
+                (present > 0).then_some(ExtentInfo { object, extent, present, heat, is_replica })
             })
         };
         self.inner.index.entries().flat_map(of_entry).collect()
