@@ -99,6 +99,11 @@ impl ValidRuntime {
         self.tiers.iter().map(|t| t.quota).sum()
     }
 
+    /// Bytes that one worker still has after an eviction.
+    pub fn held(&self) -> u64 {
+        self.tiers.iter().map(|t| (t.quota as f64 * t.low) as u64).sum()
+    }
+
     /// Bytes of one worker's memory that its tiers take.
     pub fn memory(&self) -> u64 {
         self.tiers.iter().filter(|t| t.medium == Medium::Mem).map(|t| t.quota).sum()

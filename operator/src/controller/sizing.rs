@@ -66,7 +66,7 @@ pub(super) fn size(
             five_minutes: numbers.rates(FIVE_MINUTES, now),
             ..measured(valid, seen)
         };
-        let forecast = learned.forecast(before, measured.worker_capacity, measured.used_bytes);
+        let forecast = learned.forecast(before, valid.held(), measured.used_bytes);
         let decision = autoscaling::decide(&Scene {
             spec: &spec,
             replicas,

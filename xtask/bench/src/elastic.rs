@@ -2,6 +2,7 @@
 
 mod curve;
 mod noise;
+mod target;
 
 use std::{
     path::Path,
@@ -57,6 +58,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     cases.push(bench.latency().await?);
     cases.push(noise::case());
     cases.extend(curve);
+    cases.extend(target::cases().await?);
     Ok(cases)
 }
 

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use penstock_wire::{Access, Caller, Credential, Pool, PublicKey};
+
 use self::worker::Seat;
 pub(super) use self::{
     client::Client,
@@ -63,6 +65,13 @@ impl Fleet {
             wait("a plugin", || client.is_ready()).await?;
         }
         Ok(fleet)
+    }
+
+    /// What asks its workers as mounts do.
+    pub(super) fn pool() -> anyhow::Result<Pool> {
+        let access =
+            Access::Client { key: Credential::from_hex(CLIENT_KEY)?, peers: PublicKey::from_hex(PEER_PUBLIC)? };
+        Ok(Pool::new(Caller { dataset: DATASET.into(), name: "bench".into(), access }))
     }
 
     /// One worker and one plugin on this machine.

@@ -15,9 +15,9 @@ const STEP: Duration = Duration::from_secs(30);
 /// How popular pages are is forgotten when their worker has not told it for so long.
 const GONE: Duration = Duration::from_mins(5);
 /// No worker more is wished for a gain of less than this, in parts of what is read.
-const WORTH: f64 = 0.01;
+const WORTH: f64 = 0.02;
 /// A smaller size is wished only if it is as much above the target, so that the wish does not swing.
-const MARGIN: f64 = 0.01;
+const MARGIN: f64 = 0.03;
 /// The most sizes that the status tells.
 const POINTS: u32 = 16;
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::bail;
+use penstock_placement::{Member, MemberList};
 use penstock_testkit::process::{ChildGuard, free_port};
 use penstock_wire::{
     Access, Address, Caller, Client, Credential,
-    message::{LoadOrder, LoadProgress, Request, Response},
+    message::{LoadOrder, LoadProgress, Request, Response, Stats},
 };
 use serde_json::{Value, json};
 
@@ -45,6 +46,7 @@ pub(super) fn members(seats: &[Seat], quota: u64) -> Value {
 
 /// Ends when dropped.
 pub(crate) struct Worker {
+    id: String,
     process: ChildGuard,
     place: Place,
     http: String,
@@ -80,7 +82,7 @@ impl Worker {
             .arg("--socket-dir")
             .arg(sockets)
             .start()?;
-        Ok(Self { process, place: seat.place, http: seat.http, endpoint: seat.endpoint, tier })
+        Ok(Self { id: seat.id, process, place: seat.place, http: seat.http, endpoint: seat.endpoint, tier })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -94,10 +96,30 @@ impl Worker {
 
     /// How far its loads are. Blocks.
     pub(crate) fn loads(&self) -> anyhow::Result<Vec<LoadProgress>> {
+        Ok(self.stats()?.loads)
+    }
+
+    /// Its numbers. Blocks.
+    pub(crate) fn stats(&self) -> anyhow::Result<Stats> {
         match self.ask(Request::Stats)? {
-            Response::Stats(stats) => Ok(stats.loads),
+            Response::Stats(stats) => Ok(*stats),
             other => bail!("a worker answers with {other:?}"),
         }
+    }
+
+    /// As in member lists.
+    pub(crate) fn member(&self, weight: u64) -> Member {
+        Member { id: self.id.clone(), addr: self.endpoint.clone(), weight }
+    }
+
+    /// Another list than the one that it was started with. Blocks.
+    pub(crate) fn set_members(&self, list: &MemberList) -> anyhow::Result<()> {
+        self.ask(Request::SetMembers(list.clone())).map(drop)
+    }
+
+    /// Asks it to hand over. Blocks.
+    pub(crate) fn drain(&self) -> anyhow::Result<()> {
+        self.ask(Request::Drain).map(drop)
     }
 
     fn ask(&self, request: Request) -> anyhow::Result<Response> {
