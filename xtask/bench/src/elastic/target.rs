@@ -65,8 +65,7 @@ pub(super) async fn cases() -> anyhow::Result<[Case; 3]> {
     for kind in Kind::ALL {
         let reads = kind.reads(PAGES, STEPS * READS, 1);
         let outcome = World::start(&data).await?.live(&reads).await?;
-        let least =
-            if std::env::var_os("ONLY_TARGET").is_some() { 0 } else { least(&data, &reads, outcome.size).await? };
+        let least = least(&data, &reads, outcome.size).await?;
         let Outcome { size, moves, predicted, seen } = outcome;
         eprintln!(
             "elastic-target: {kind:?}: {size} workers, {least} suffice; {moves} changes; {predicted:.3} predicted, \
