@@ -1,6 +1,7 @@
 //! Loads over four workers from a store behind a link of 1 Gbit/s, and sizes that stay where nothing asks for others.
 
 mod curve;
+mod day;
 mod noise;
 mod target;
 
@@ -57,6 +58,7 @@ pub(super) async fn run(quick: bool) -> anyhow::Result<Vec<Case>> {
     cases.push(bench.throttle().await?);
     cases.push(bench.latency().await?);
     cases.push(noise::case());
+    cases.extend(day::cases()?);
     cases.extend(curve);
     cases.extend(target::cases().await?);
     Ok(cases)
