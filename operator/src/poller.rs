@@ -93,7 +93,10 @@ impl Poller {
             .await;
         let stats: Vec<_> = answers.iter().map(|(_, answer)| answer.clone()).collect();
         let uid = dataset.uid().unwrap_or_default();
-        self.note(&uid, &answers);
+        // Counters of earlier would look as if nothing had been read since.
+        if known.is_empty() {
+            self.note(&uid, &answers);
+        }
         let mut polled = self.polled.lock();
         let at = polled.get(&reference).filter(|_| !known.is_empty()).map_or_else(Instant::now, |polled| polled.at);
         let told = stats.clone();

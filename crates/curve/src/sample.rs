@@ -11,8 +11,10 @@ use crate::{
     stack::Stack,
 };
 
-/// The most pages: as many as the table holds without growing further.
+/// The most pages.
 const PAGES: usize = 7 << 10;
+/// The table has room for as many that were dropped: with less it would grow when pages come and go.
+const ROOM: usize = 2 * PAGES;
 /// Moments until they are numbered anew.
 const MOMENTS: u32 = 2 * PAGES as u32;
 /// Of a full sample, this part of all pages stays.
@@ -155,7 +157,7 @@ impl Sample {
     /// What was read under the list of `epoch` begins with it; 0 when anything may have been read before.
     pub(crate) fn new(epoch: u64) -> Self {
         Self {
-            pages: HashMap::with_capacity_and_hasher(PAGES, BuildHasherDefault::default()),
+            pages: HashMap::with_capacity_and_hasher(ROOM, BuildHasherDefault::default()),
             stack: Stack::new(MOMENTS),
             next: 0,
             threshold: u64::MAX,

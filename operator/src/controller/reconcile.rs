@@ -156,7 +156,11 @@ async fn serve(dataset: &Dataset, names: &Names, ctx: &Context) -> Result<Action
     status::publish(&view, ctx).await?;
     wake_up_calls(&view, &seen, ctx);
     let haste = haste(&view);
-    ctx.poller.rest(dataset, haste.is_none() && loads.active() == 0);
+    if seen.workers.is_empty() {
+        ctx.poller.forget(&ObjectRef::from_obj(dataset));
+    } else {
+        ctx.poller.rest(dataset, haste.is_none() && loads.active() == 0);
+    }
     let unwatched = if seen.secrets.is_empty() && seen.texts.is_empty() { SERVED } else { NAMED };
     let by_the_clock = sizing.as_ref().and_then(|sizing| sizing.decision.look_again);
     Ok(Action::requeue(
