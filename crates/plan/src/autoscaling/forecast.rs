@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use penstock_api::autoscaling::{CurvePoint, CurveStatus};
 use penstock_curve::{Check, Curve, Reuse, USUAL_SKILL};
 
-use super::{Scene, wish::percent};
+use super::{
+    Scene,
+    wish::{percent, rounded},
+};
 
 /// What was read counts half after so long.
 const HALF_LIFE: Duration = Duration::from_mins(30);
@@ -119,14 +122,8 @@ impl Forecast<'_> {
         CurveStatus {
             seen_percent: self.check.map(|(check, _)| percent(check.seen)),
             predicted_percent: self.check.map(|(_, predicted)| percent(predicted)),
-            bytes_per_second: scene.measured.five_minutes.map(|rates| to_one_digit(rates.total())),
+            bytes_per_second: scene.measured.five_minutes.map(|rates| rounded(rates.total(), 1)),
             points: sizes.map(point).collect(),
         }
     }
-}
-
-/// A status is not written for less.
-fn to_one_digit(rate: f64) -> u64 {
-    let unit = 10_f64.powf(rate.max(1.0).log10().floor());
-    ((rate / unit).round() * unit) as u64
 }

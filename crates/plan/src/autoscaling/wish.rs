@@ -70,7 +70,7 @@ fn wish(scene: &Scene<'_>, metric: &ValidMetric) -> Option<Wish> {
         MetricType::Throughput => {
             let rate = measured.minute?.total().max(measured.five_minutes.map_or(0.0, |rates| rates.total()));
             let replicas = steady(scene.current, rate, target);
-            let (rate, target) = (human_bytes(rounded(rate)), human_bytes(target as u64));
+            let (rate, target) = (human_bytes(rounded(rate, 2)), human_bytes(target as u64));
             let message = format!("readers take {rate}/s; {} at {target}/s each", workers(replicas));
             Some(Wish { current: format!("{rate}/s"), replicas, message })
         }
@@ -103,9 +103,10 @@ pub(super) fn percent(part: f64) -> u32 {
     (part * 100.0).round() as u32
 }
 
-/// To two digits: a status is not written for less.
-fn rounded(rate: f64) -> u64 {
-    let unit = 10_f64.powf(rate.max(10.0).log10().floor() - 1.0);
+/// To so many digits: a status is not written for less.
+pub(super) fn rounded(rate: f64, digits: i32) -> u64 {
+    let more = digits - 1;
+    let unit = 10_f64.powf(rate.max(10_f64.powi(more)).log10().floor() - f64::from(more));
     ((rate / unit).round() * unit) as u64
 }
 
